@@ -1,0 +1,47 @@
+"""
+Where a resource was created, and how to tell what nobody can catch.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+_OWN = ("llmcore.", "llmcore_")
+
+
+def creation_site() -> tuple[str, int]:
+    """File and line of the nearest caller outside of llmcore."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith(_OWN) and name != "llmcore":
+            return frame.f_code.co_filename, frame.f_lineno
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def report(error: BaseException) -> None:
+    """Show an exception that nobody can catch, the way Python itself does it."""
+    make: Any = sys.UnraisableHookArgs
+    message = "exception ignored in llmcore"
+    sys.unraisablehook(make((type(error), error, error.__traceback__, message, None)))
+
+
+def warn_forgotten(label: str, site: tuple[str, int]) -> None:
+    """Emit the `ResourceWarning` of a resource that the collector had to dispose."""
+    try:
+        warnings.warn_explicit(
+            f"{label} was never disposed: the garbage collector did it; use `with` or "
+            "call dispose()",
+            ResourceWarning,
+            filename=site[0],
+            lineno=site[1],
+        )
+    except (
+        ResourceWarning
+    ) as error:  # warnings are errors here, but nobody can catch it
+        report(error)
