@@ -1,0 +1,94 @@
+"""
+llmcore: run local language models through any engine, with resources that have a
+specified life.
+
+Importing this loads nothing else: each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Backend": "spi",
+    "BackendInfo": "values",
+    "CacheReport": "engine.slot",
+    "Capability": "values",
+    "ChatSession": "chat",
+    "Context": "context",
+    "ContextParams": "values",
+    "Device": "values",
+    "GenerationConfig": "llm",
+    "GenerationResult": "engine.generation",
+    "LLM": "llm",
+    "Llama": "llama",
+    "Message": "chat",
+    "Model": "model",
+    "ModelInfo": "values",
+    "ModelParams": "values",
+    "Resource": "lifecycle",
+    "SamplingParams": "values",
+    "Scope": "lifecycle",
+    "Sequence": "sequence",
+    "Stream": "stream",
+    "TextDelta": "stream",
+    "default_llama": "llama",
+    "errors": "",
+    "format_tree": "lifecycle",
+    "get_llama": "llama",
+    "hookimpl": "hookspecs",
+    "registry": "plugins",
+    "resources": "lifecycle",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'llmcore' has no attribute {name!r}")
+    if home == "":
+        return importlib.import_module(f"llmcore.{name}")
+    value = getattr(importlib.import_module(f"llmcore.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+if TYPE_CHECKING:
+    from llmcore import errors as errors
+    from llmcore.chat import ChatSession as ChatSession
+    from llmcore.chat import Message as Message
+    from llmcore.context import Context as Context
+    from llmcore.engine.generation import GenerationResult as GenerationResult
+    from llmcore.engine.slot import CacheReport as CacheReport
+    from llmcore.hookspecs import hookimpl as hookimpl
+    from llmcore.lifecycle import Resource as Resource
+    from llmcore.lifecycle import Scope as Scope
+    from llmcore.lifecycle import format_tree as format_tree
+    from llmcore.lifecycle import resources as resources
+    from llmcore.llama import Llama as Llama
+    from llmcore.llama import default_llama as default_llama
+    from llmcore.llama import get_llama as get_llama
+    from llmcore.llm import LLM as LLM
+    from llmcore.llm import GenerationConfig as GenerationConfig
+    from llmcore.model import Model as Model
+    from llmcore.plugins import registry as registry
+    from llmcore.sequence import Sequence as Sequence
+    from llmcore.spi import Backend as Backend
+    from llmcore.stream import Stream as Stream
+    from llmcore.stream import TextDelta as TextDelta
+    from llmcore.values import BackendInfo as BackendInfo
+    from llmcore.values import Capability as Capability
+    from llmcore.values import ContextParams as ContextParams
+    from llmcore.values import Device as Device
+    from llmcore.values import ModelInfo as ModelInfo
+    from llmcore.values import ModelParams as ModelParams
+    from llmcore.values import SamplingParams as SamplingParams

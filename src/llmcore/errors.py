@@ -20,6 +20,10 @@ class LlmcoreError(Exception):
 # -- the life of a resource ----------------------------------------------------------
 
 
+class ParameterError(LlmcoreError, ValueError):
+    """A parameter does not suit this model or this backend; names the field."""
+
+
 class DisposedError(LlmcoreError, RuntimeError):
     """The object was used after `dispose()`; names the object and what disposed it."""
 

@@ -1,0 +1,1 @@
+"""The conformance suite of llmcore: what every backend must do, as tests."""

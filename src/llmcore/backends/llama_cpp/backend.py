@@ -1,0 +1,112 @@
+"""The engine: its devices, and how it loads a model."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmcore.backends.llama_cpp import logs, native
+from llmcore.backends.llama_cpp.model import LlamaCppModel
+from llmcore.backends.llama_cpp.native import C
+from llmcore.backends.llama_cpp.native_params import model_params
+from llmcore.errors import ModelLoadError, OperationCancelledError
+from llmcore.spi import Backend, Progress
+from llmcore.values import Device, ModelParams
+
+DEVICE_KINDS = {0: "cpu", 1: "gpu", 2: "integrated-gpu", 3: "accelerator"}
+
+
+class LlamaCppBackend(Backend):
+    """One user of the engine, which itself lives as long as the process."""
+
+    def __init__(self) -> None:
+        native.start()
+
+    def devices(self) -> Sequence[Device]:
+        """What ggml was built for and found, with memory as it is now."""
+        count = native.ggml("ggml_backend_dev_count", ctypes.c_size_t)
+        get = native.ggml("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+        return [_device(get(index)) for index in range(count())]
+
+    def load_model(
+        self, path: Path | None, params: ModelParams, progress: Progress
+    ) -> LlamaCppModel:
+        """Load a GGUF file, or the first of its parts."""
+        if path is None:
+            raise ModelLoadError(path, "this backend needs a GGUF file")
+        loading = _Loading(path, progress)
+        loading.report(0.0)
+        loading.stop_if_asked()
+        callback = C.llama_progress_callback(loading.receive)
+        with logs.captured() as lines:
+            handle = C.llama_model_load_from_file(
+                os.fsencode(path), model_params(params, callback)
+            )
+        try:
+            loading.stop_if_asked()
+            if not handle:
+                raise ModelLoadError(path, logs.reason(lines))
+            model = LlamaCppModel(handle, path)
+            loading.report(1.0)
+            loading.stop_if_asked()
+        except BaseException:
+            if handle:
+                C.llama_model_free(handle)
+            raise
+        return model
+
+    def close(self) -> None:
+        """Nothing here is freed: the engine belongs to the whole process."""
+
+
+class _Loading:
+    """Carries progress out of the native call, and a wish to stop into it."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._path = path
+        self._progress = progress
+        self._share = -1.0
+        self._stop: BaseException | None = None
+
+    def receive(self, share: float, user_data: object) -> bool:
+        """Called by the engine; it ends with 1.0, which is ours to say."""
+        return self.report(share) if share < 1.0 else self._stop is None
+
+    def report(self, share: float) -> bool:
+        """Tell how far it is; keeps what the caller raises, as C must not see it."""
+        if share > self._share and self._stop is None:
+            self._share = share
+            try:
+                if not self._progress(share):
+                    self._stop = OperationCancelledError(
+                        f"loading {str(self._path)!r} was cancelled at {share:.0%}"
+                    )
+            except BaseException as error:
+                self._stop = error
+        return self._stop is None
+
+    def stop_if_asked(self) -> None:
+        if self._stop is not None:
+            raise self._stop
+
+
+def _device(handle: int) -> Device:
+    def ask(what: str, result: Any) -> Any:
+        name = f"ggml_backend_dev_{what}"
+        return native.ggml(name, result, ctypes.c_void_p)(handle)
+
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    size_p = ctypes.POINTER(ctypes.c_size_t)
+    native.ggml("ggml_backend_dev_memory", None, ctypes.c_void_p, size_p, size_p)(
+        handle, ctypes.byref(free), ctypes.byref(total)
+    )
+    return Device(
+        name=ask("name", ctypes.c_char_p).decode(),
+        kind=DEVICE_KINDS.get(ask("type", ctypes.c_int), "accelerator"),
+        description=ask("description", ctypes.c_char_p).decode(errors="replace"),
+        total=total.value,
+        free=free.value,
+    )

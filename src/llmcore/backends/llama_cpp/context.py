@@ -1,0 +1,326 @@
+"""A native context: the caches of some sequences, and where the work runs."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from llmcore.backends.llama_cpp import logs, native, state
+from llmcore.backends.llama_cpp.native import C, get_embedding, get_logits
+from llmcore.backends.llama_cpp.native_params import KV_TYPE_NUMBERS
+from llmcore.backends.llama_cpp.sampler import ChainSampler, create
+from llmcore.errors import (
+    CapabilityError,
+    DecodeAbortedError,
+    DecodeError,
+    StateError,
+)
+from llmcore.spi import BackendContext, BackendSampler, Batch
+from llmcore.values import (
+    CacheKind,
+    ContextMemory,
+    ContextParams,
+    ModelInfo,
+    SamplingParams,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+EMPTY = (-1, -1)
+NO_SLOT, ABORTED = 1, 2
+CODES = {
+    NO_SLOT: "no free place in the cache for the batch",
+    ABORTED: "aborted",
+    -1: "the engine found the batch invalid",
+    -2: "the engine could not allocate or prepare what the batch needs",
+    -3: "the computation failed",
+}
+
+REPORT = re.compile(r": +(\S+) +(.*\S) buffer size = +([\d.]+) MiB")
+"""How the engine tells of a buffer: device, kind, size."""
+
+# ggml asks `bool abort(void *data)` before each node of its graph, on its own threads.
+# A Python function there would take the GIL thousands of times a second, and crash when
+# asked while the interpreter ends. `strlen(const char *)` has a compatible shape: one
+# pointer in, and the caller of a `bool` function reads the lowest byte of the register
+# in which an integer is returned, on all ABIs that ggml runs on. So "" means go on, and
+# a text of length 1 means stop; one byte is written in one store, which cannot tear.
+GO, STOP = b"\0", b"\1"
+_ask = native.process_function("strlen")
+
+
+class NativeBatch:
+    """A `llama_batch` over arrays that live as long as this object."""
+
+    def __init__(self, size: int, *, output_all: bool) -> None:
+        self._output_all = output_all
+        self._tokens: Any = (ctypes.c_int32 * size)()
+        self._positions: Any = (ctypes.c_int32 * size)()
+        self._sequences: Any = (ctypes.c_int32 * size)()
+        self.outputs: Any = (ctypes.c_int8 * size)(*([1] * size))
+        counts = (ctypes.c_int32 * size)(*([1] * size))
+        pointer = ctypes.POINTER(ctypes.c_int32)
+        start = ctypes.addressof(self._sequences)
+        lists = (ctypes.c_void_p * size)(*range(start, start + 4 * size, 4))
+        self.raw = C.llama_batch(
+            n_tokens=0,
+            token=self._tokens,
+            pos=self._positions,
+            n_seq_id=counts,
+            seq_id=ctypes.cast(lists, ctypes.POINTER(pointer)),
+            logits=self.outputs,
+        )
+
+    def fill(self, batch: Batch) -> None:
+        """Copy a batch; a single token, the usual case, takes the short way."""
+        tokens, positions, sequences, outputs = batch
+        count = len(tokens)
+        if count == 1:
+            self._tokens[0] = tokens[0]
+            self._positions[0] = positions[0]
+            self._sequences[0] = sequences[0]
+            if not self._output_all:
+                self.outputs[0] = outputs[0]
+        else:
+            self._tokens[:count] = tokens
+            self._positions[:count] = positions
+            self._sequences[:count] = sequences
+            if not self._output_all:
+                self.outputs[:count] = outputs
+        self.raw.n_tokens = count
+
+
+class LlamaCppContext(BackendContext):
+    """Lives until `close`; owns the native context it is given."""
+
+    def __init__(
+        self,
+        handle: int,
+        params: ContextParams,
+        info: ModelInfo,
+        fingerprint: bytes,
+        lines: list[logs.Line],
+    ) -> None:
+        self._handle = handle
+        self._memory = C.llama_get_memory(handle)
+        self._params = params
+        self._info = info
+        self._window = _window(info)
+        self._usage = _usage(lines)
+        self._batch = NativeBatch(params.batch_size, output_all=params.embeddings)
+        self._rows = 0
+        self._run = C.llama_decode if self._memory else C.llama_encode
+        self._logits: Any = ctypes.c_float * info.vocab_size
+        self._origin = state.Origin(
+            format=C.LLAMA_STATE_SEQ_VERSION,
+            model=fingerprint,
+            kv_type_k=KV_TYPE_NUMBERS[params.kv_type_k],
+            kv_type_v=KV_TYPE_NUMBERS[params.kv_type_v],
+            sequences=params.sequences,
+        )
+        self._stop = ctypes.create_string_buffer(GO, 2)
+        self._allow_abort(True)
+
+    @property
+    def params(self) -> ContextParams:
+        """What was really given."""
+        return self._params
+
+    # -- evaluating ------------------------------------------------------------------
+
+    def decode(self, batch: Batch) -> None:
+        """Evaluate a batch."""
+        self._batch.fill(batch)
+        code = self._run(self._handle, self._batch.raw)
+        if code:
+            self._rows = 0
+            _raise(code)
+        self._rows = self._batch.raw.n_tokens
+
+    def abort(self, stop: bool) -> None:
+        """Write one byte, which the engine reads between two operations."""
+        self._stop[0] = STOP if stop else GO
+
+    def _allow_abort(self, allowed: bool) -> None:
+        function = ctypes.cast(_ask, C.ggml_abort_callback) if allowed else None
+        C.llama_set_abort_callback(
+            self._handle, function or C.ggml_abort_callback(), self._stop
+        )
+
+    def logits(self, row: int) -> NDArray[np.float32]:
+        """A view of the engine's own memory."""
+        self._need(row)
+        address = get_logits(self._handle, row)
+        if not address:
+            raise DecodeError(f"the engine has no logits for row {row}")
+        return np.frombuffer(self._logits.from_address(address), np.float32)
+
+    def _need(self, row: int) -> None:
+        if not (0 <= row < self._rows and self._batch.outputs[row]):
+            raise DecodeError(f"row {row} of the last batch has no logits")
+
+    def create_sampler(
+        self, params: SamplingParams, seed: int
+    ) -> BackendSampler | None:
+        """A chain of the engine's samplers, or None where they mean something else."""
+        return create(params, seed, self._info.vocab_size)
+
+    def sample(self, row: int, sampler: BackendSampler) -> int:
+        """Draw a token; the chain accepts it by itself."""
+        if not isinstance(sampler, ChainSampler):
+            # The same token as the engine's greedy sampler finds, in a quarter of the
+            # time: that one first copies each logit into a structure.
+            return int(self.logits(row).argmax())
+        self._need(row)  # the engine would abort the process
+        return int(C.llama_sampler_sample(sampler.chain, self._handle, row))
+
+    def embedding(self, sequence: int) -> NDArray[np.float32]:
+        """The pooled vector of a sequence."""
+        address = get_embedding(self._handle, sequence) if self._rows else None
+        if not address:
+            raise DecodeError(f"sequence {sequence} has no embedding in the last batch")
+        vector = (ctypes.c_float * self._info.embedding_size).from_address(address)
+        return np.array(vector, np.float32)
+
+    # -- the cache -------------------------------------------------------------------
+
+    def bounds(self, sequence: int) -> tuple[int, int]:
+        """First and last position that the engine has."""
+        if not self._memory:
+            return EMPTY
+        return (
+            C.llama_memory_seq_pos_min(self._memory, sequence),
+            C.llama_memory_seq_pos_max(self._memory, sequence),
+        )
+
+    def clear(self, sequence: int | None = None, *, data: bool = False) -> None:
+        """Forget one sequence or all."""
+        if not self._memory:
+            return
+        if sequence is None:
+            C.llama_memory_clear(self._memory, data)
+        else:
+            C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def remove(self, sequence: int, start: int, end: int | None = None) -> bool:
+        """
+        Remove positions, unless what must stay has already left a sliding window.
+
+        The engine says True to such a removal too, and then computes nonsense.
+        """
+        if not self._memory:
+            return False
+        if self._window and start > 0:
+            first, last = self.bounds(sequence)
+            if start <= last and first > max(0, start - self._window):
+                return False
+        removed: bool = C.llama_memory_seq_rm(
+            self._memory, sequence, start, -1 if end is None else end
+        )
+        return removed
+
+    def copy(self, source: int, target: int) -> None:
+        """
+        Copy through the bytes of the state, at once.
+
+        The engine's own copy takes place in the next decode. Before that the target
+        is not in the bytes of `save_state`, and what is loaded there is overwritten.
+        """
+        self._write_state(target, self._read_state(source))
+
+    def shift(self, sequence: int, start: int, end: int, delta: int) -> None:
+        """
+        Move positions, at once; costs the evaluation of one token.
+
+        The engine itself only notes a shift, and rotates the keys in the next decode.
+        If that one is aborted half of them are rotated twice, and bytes saved before
+        it have the new positions with the old keys. So a token is evaluated here and
+        removed again.
+        """
+        if not self._memory or not C.llama_memory_can_shift(self._memory):
+            raise CapabilityError("this cache cannot shift positions")
+        C.llama_memory_seq_add(self._memory, sequence, start, end, delta)
+        position = self.bounds(sequence)[1] + 1
+        self._rows = 0
+        self._batch.fill(Batch([0], [position], [sequence], [False]))
+        self._allow_abort(False)
+        code = C.llama_decode(self._handle, self._batch.raw)
+        self._allow_abort(True)
+        if code == 0:
+            C.llama_memory_seq_rm(self._memory, sequence, position, -1)
+        elif code != NO_SLOT:  # keys are rotated before a place is looked for
+            _raise(code)
+
+    # -- state -----------------------------------------------------------------------
+
+    def save_state(self, sequence: int) -> bytes:
+        """The engine's bytes in an envelope that says what they belong to."""
+        positions = self.bounds(sequence)[1] + 1
+        return state.seal(self._origin, positions, self._read_state(sequence))
+
+    def load_state(self, sequence: int, data: bytes) -> None:
+        """Check the envelope, then hand the bytes to the engine."""
+        capacity = int(self._params.context_size)
+        self._write_state(sequence, state.unseal(data, self._origin, capacity))
+
+    def _read_state(self, sequence: int) -> bytearray:
+        data = bytearray(C.llama_state_seq_get_size(self._handle, sequence))
+        target = (ctypes.c_uint8 * len(data)).from_buffer(data)
+        with logs.captured() as lines:
+            done = C.llama_state_seq_get_data(self._handle, target, len(data), sequence)
+        if done != len(data):
+            raise StateError(f"cannot save sequence {sequence}: {logs.reason(lines)}")
+        return data
+
+    def _write_state(self, sequence: int, data: bytearray | memoryview) -> None:
+        source = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+        with logs.captured() as lines:
+            done = C.llama_state_seq_set_data(self._handle, source, len(data), sequence)
+        if not done:
+            self.clear(sequence)
+            raise StateError(f"cannot load sequence {sequence}: {logs.reason(lines)}")
+
+    # -- the end ---------------------------------------------------------------------
+
+    def memory(self) -> ContextMemory:
+        """What the engine reported when it made the context."""
+        return self._usage
+
+    def close(self) -> None:
+        """Free the cache and the working buffers."""
+        handle = self._handle
+        del self._handle, self._memory
+        C.llama_free(handle)
+
+
+def _raise(code: int) -> NoReturn:
+    kind = DecodeAbortedError if code == ABORTED else DecodeError
+    raise kind(f"decode failed: {CODES.get(code, 'fatal error')} (code {code})")
+
+
+def _window(info: ModelInfo) -> int:
+    if info.cache_kind is not CacheKind.SLIDING_WINDOW:
+        return 0
+    return int(info.metadata[f"{info.architecture}.attention.sliding_window"])
+
+
+def _usage(lines: list[logs.Line]) -> ContextMemory:
+    """Sum up the buffers that the engine reports, in MiB, per device and kind."""
+    cache, compute = 0.0, dict[str, float]()
+    for line in lines:
+        found = REPORT.search(line.text)
+        if found is None:
+            continue
+        device, kind, size = found.groups()
+        if kind in ("compute", "output"):
+            compute[f"{device} {kind}"] = float(size)  # the last report holds
+        else:
+            cache += float(size)
+    mib = 1 << 20
+    return ContextMemory(
+        kv_cache=round(cache * mib), compute=round(sum(compute.values()) * mib)
+    )

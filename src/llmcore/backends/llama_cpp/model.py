@@ -1,0 +1,154 @@
+"""Loaded weights, their vocabulary, and how a context is made of them."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import re
+from pathlib import Path
+
+from llmcore.backends.llama_cpp import logs
+from llmcore.backends.llama_cpp.context import LlamaCppContext
+from llmcore.backends.llama_cpp.facts import model_info
+from llmcore.backends.llama_cpp.native import C
+from llmcore.backends.llama_cpp.native_params import (
+    check_context,
+    context_params,
+    resolve,
+)
+from llmcore.errors import (
+    CapabilityError,
+    ContextCreationError,
+    InsufficientMemoryError,
+    ModelLoadError,
+)
+from llmcore.spi import BackendModel
+from llmcore.values import CacheKind, Capability, ContextParams, ModelInfo, evolve
+
+SAMPLE = 1 << 16
+"""Bytes at each end of a file that tell it from others."""
+
+
+class LlamaCppModel(BackendModel):
+    """Lives until `close`; owns the native model it is given once it is complete."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        if C.llama_model_has_encoder(handle) and C.llama_model_has_decoder(handle):
+            raise ModelLoadError(
+                path, "models with encoder and decoder do not work here"
+            )
+        self._vocab = C.llama_model_get_vocab(handle)
+        self._info = model_info(handle, self._vocab)
+        self._fingerprint = _fingerprint(path)
+        self._pieces: dict[int, bytes] = {}
+        self._handle = handle
+
+    @property
+    def info(self) -> ModelInfo:
+        """The facts about the model."""
+        return self._info
+
+    def tokenize(self, text: bytes) -> list[int]:
+        """
+        The tokens of plain text.
+
+        What is not UTF-8 survives as bytes with a SentencePiece vocabulary; with a
+        byte-pair one the engine itself replaces it by U+FFFD.
+        """
+        size = len(text) + 8  # a token per byte, and what a vocabulary may prepend
+        while True:
+            tokens = (ctypes.c_int32 * size)()
+            count = C.llama_tokenize(
+                self._vocab, text, len(text), tokens, size, False, False
+            )
+            if count >= 0:
+                return tokens[:count]
+            size = -count
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; asked of the engine once for each."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token)
+        return piece
+
+    def _read_piece(self, token: int) -> bytes:
+        if not 0 <= token < self._info.vocab_size:
+            raise ValueError(
+                f"token must be between 0 and {self._info.vocab_size - 1}, got {token}"
+            )
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = C.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+    def create_context(self, params: ContextParams) -> LlamaCppContext:
+        """Reserve a cache and working memory for all of its sequences."""
+        if params.embeddings and Capability.EMBEDDING not in self._info.capabilities:
+            raise CapabilityError(f"model {self._info.name!r} makes no embeddings")
+        params = resolve(params)
+        longest = self._longest()
+        check_context(params, self._info, longest)
+        with logs.captured() as lines:
+            handle = C.llama_init_from_model(
+                self._handle, context_params(params, self._info)
+            )
+        if not handle:
+            raise _failure(params, logs.reason(lines))
+        return LlamaCppContext(
+            handle,
+            self._given(handle, params, longest),
+            self._info,
+            self._fingerprint,
+            lines,
+        )
+
+    def _longest(self) -> int | None:
+        """Positions there are, where the model has a table of them and no rotation."""
+        kind = self._info.cache_kind
+        if kind in (CacheKind.RECURRENT, CacheKind.HYBRID):
+            return None
+        rotates = C.llama_model_rope_type(self._handle) != C.LLAMA_ROPE_TYPE_NONE
+        return None if rotates else self._info.trained_context
+
+    @staticmethod
+    def _given(
+        handle: int, params: ContextParams, longest: int | None
+    ) -> ContextParams:
+        size = C.llama_n_ctx_seq(handle)
+        return evolve(
+            params,
+            context_size=size if longest is None else min(size, longest),
+            batch_size=C.llama_n_batch(handle),
+            micro_batch_size=C.llama_n_ubatch(handle),
+        )
+
+    def close(self) -> None:
+        """Free the weights."""
+        handle = self._handle
+        del self._handle, self._vocab
+        C.llama_model_free(handle)
+
+
+def _failure(params: ContextParams, reason: str) -> Exception:
+    message = (
+        f"cannot create a context with context_size={params.context_size} and "
+        f"sequences={params.sequences}: {reason}"
+    )
+    if re.search(r"alloc|out of memory", reason):
+        return InsufficientMemoryError(f"{message}: make one of them smaller")
+    return ContextCreationError(message)
+
+
+def _fingerprint(path: Path) -> bytes:
+    """Tells models apart without reading gigabytes: size, header, last weights."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=16)
+    with path.open("rb") as file:
+        digest.update(file.read(SAMPLE))
+        file.seek(max(0, size - SAMPLE))
+        digest.update(file.read(SAMPLE))
+    return digest.digest()

@@ -1,0 +1,70 @@
+"""The C API of llama.cpp as llama-cpp-python binds it, and what that leaves out."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import importlib
+import sys
+from typing import Any
+
+from llmcore.backends.llama_cpp import logs
+
+# The binding is untyped ctypes: one `Any` here instead of casts everywhere.
+C: Any = importlib.import_module("llama_cpp.llama_cpp")
+_utils: Any = importlib.import_module("llama_cpp._utils")
+_ggml: Any = importlib.import_module("llama_cpp._ggml").libggml
+
+
+def process_function(name: str) -> Any:
+    """A function of the C library that this process runs on."""
+    libc = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
+    return libc[name]
+
+
+def _bind(library: Any, name: str, result: Any, *arguments: Any) -> Any:
+    # Indexing makes a function object of our own; the binding's stays as it is.
+    function = library[name]
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+# The binding declares `float *` here; a plain address becomes an array much faster.
+get_logits = _bind(
+    C._lib, "llama_get_logits_ith", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32
+)
+get_embedding = _bind(
+    C._lib, "llama_get_embeddings_seq", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32
+)
+
+
+def ggml(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of ggml, which the binding loads but does not describe."""
+    try:
+        return _bind(_ggml, name, result, *arguments)
+    except AttributeError:  # where a library does not show what it is linked to
+        base = C.load_shared_library("ggml-base", C._base_path)
+        return _bind(base, name, result, *arguments)
+
+
+@functools.cache
+def start() -> None:
+    """
+    Make the engine ready, once for the life of the process.
+
+    `llama_backend_free` is never called: it is global to the process, so freeing it
+    for one `Llama` would take it from the others, and from other users of the library.
+    """
+    logs.install(C)
+    C.llama_backend_init()
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    # Python is about to go, and native threads may still log: from here on lines go to
+    # a C function that outlives it. `abs(level)` ignores the arguments that follow.
+    logs.uninstall(C, process_function("abs"))
+    # The binding opens these at import and leaves a ResourceWarning for each.
+    for name in ("outnull_file", "errnull_file"):
+        getattr(_utils, name).close()

@@ -1,0 +1,201 @@
+"""Our parameters as the engine's structures; nothing is left to its defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from llmcore.backends.llama_cpp.native import C
+from llmcore.errors import BackendUnavailableError, CapabilityError
+from llmcore.values import CacheKind, ContextParams, ModelInfo, ModelParams, evolve
+
+# Numbers of `enum ggml_type`, of which the binding names only some.
+KV_TYPE_NUMBERS = {
+    "f32": 0,
+    "f16": 1,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q5_0": 6,
+    "q5_1": 7,
+    "q8_0": 8,
+    "iq4_nl": 20,
+    "bf16": 30,
+}
+BLOCK = 32
+"""Values in a block of each of the quantised cache types."""
+
+FLASH_ATTENTION = {"auto": -1, False: 0, True: 1}
+POOLING_NONE, POOLING_LAST, POOLING_RANK = 0, 3, 4
+
+
+def model_params(params: ModelParams, progress: Any) -> Any:
+    """
+    The `llama_model_params`.
+
+    Raises:
+        CapabilityError: Layers are to go to a GPU that this build cannot use.
+    """
+    gpu = C.llama_supports_gpu_offload()
+    layers = params.gpu_layers
+    if layers == "auto":
+        layers = -1 if gpu else 0  # -1 is all
+    elif layers > 0 and not gpu:
+        raise CapabilityError(
+            f"gpu_layers={layers} but this build of llama.cpp has no GPU support: "
+            "use 0 or 'auto', or install llama-cpp-python built for your GPU"
+        )
+    values = {
+        "devices": None,
+        "tensor_buft_overrides": None,
+        "n_gpu_layers": layers,
+        "split_mode": C.LLAMA_SPLIT_MODE_LAYER,
+        "load_mode": _load_mode(params),
+        "lazy_mode": C.LLAMA_LAZY_MODE_AUTO,
+        "main_gpu": 0,
+        "tensor_split": None,
+        "progress_callback": progress,
+        "progress_callback_user_data": None,
+        "kv_overrides": None,
+        "vocab_only": False,
+        "check_tensors": params.check_tensors,
+        "use_extra_bufts": True,
+        "no_host": False,
+        "no_alloc": False,
+        "load_mtp": False,
+    }
+    return _fill(C.llama_model_default_params(), values)
+
+
+def _load_mode(params: ModelParams) -> int:
+    modes = {
+        (True, True): C.LLAMA_LOAD_MODE_MMAP_MLOCK,
+        (True, False): C.LLAMA_LOAD_MODE_MMAP,
+        (False, True): C.LLAMA_LOAD_MODE_MLOCK,
+        (False, False): C.LLAMA_LOAD_MODE_NONE,
+    }
+    return int(modes[params.mmap, params.mlock])
+
+
+def context_params(params: ContextParams, info: ModelInfo) -> Any:
+    """The `llama_context_params`; ``params`` are checked and have no ``None``."""
+    batch = params.batch_size
+    values = {
+        "n_ctx": int(params.context_size) * params.sequences,
+        "n_batch": batch,
+        # A text that is embedded must be computed at once: attention sees all of it.
+        "n_ubatch": batch if params.embeddings else params.micro_batch_size,
+        "n_seq_max": params.sequences,
+        "n_rs_seq": 0,
+        "n_outputs_max": 0,  # as many as n_batch
+        "n_outputs_max_per_seq": 1,
+        "n_threads": params.threads,
+        "n_threads_batch": params.threads_batch,
+        "ctx_type": C.LLAMA_CONTEXT_TYPE_DEFAULT,
+        "rope_scaling_type": C.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED,  # the model's
+        "pooling_type": pooling(info) if params.embeddings else POOLING_NONE,
+        "attention_type": C.LLAMA_ATTENTION_TYPE_UNSPECIFIED,  # the model's
+        "flash_attn_type": FLASH_ATTENTION[params.flash_attention],
+        "rope_freq_base": 0.0,  # 0 and -1: the model's
+        "rope_freq_scale": 0.0,
+        "yarn_ext_factor": -1.0,
+        "yarn_attn_factor": -1.0,
+        "yarn_beta_fast": -1.0,
+        "yarn_beta_slow": -1.0,
+        "yarn_orig_ctx": 0,
+        "defrag_thold": -1.0,
+        "cb_eval": C.ggml_backend_sched_eval_callback(),
+        "cb_eval_user_data": None,
+        "type_k": KV_TYPE_NUMBERS[params.kv_type_k],
+        "type_v": KV_TYPE_NUMBERS[params.kv_type_v],
+        "abort_callback": C.ggml_abort_callback(),  # set afterwards
+        "abort_callback_data": None,
+        "embeddings": params.embeddings,
+        "offload_kqv": params.offload_kv,
+        "no_perf": True,
+        "op_offload": True,
+        "swa_full": False,
+        "kv_unified": False,
+        "samplers": None,
+        "n_samplers": 0,
+        "ctx_other": None,
+    }
+    return _fill(C.llama_context_default_params(), values)
+
+
+def pooling(info: ModelInfo) -> int:
+    """The model's way to one vector per text; that of its last token if it has none."""
+    own = int(info.metadata.get(f"{info.architecture}.pooling_type", POOLING_NONE))
+    return own if own > POOLING_NONE else POOLING_LAST
+
+
+def check_context(params: ContextParams, info: ModelInfo, longest: int | None) -> None:
+    """
+    Refuse what the engine would answer with an abort of the process, or not at all.
+
+    Args:
+        longest: Positions that the model knows, if there is such a limit.
+
+    Raises:
+        ValueError: Names the parameter.
+
+        CapabilityError: The model is for embeddings only.
+    """
+    size = int(params.context_size)
+    if size * params.sequences > 2**32 - 256 * params.sequences:
+        raise ValueError(
+            f"context_size={size} times sequences={params.sequences} is more than "
+            "the engine can count: make one of them smaller"
+        )
+    if longest is not None and size > longest:
+        raise ValueError(
+            f"context_size must be at most {longest}, got {size}: "
+            "the model has no positions beyond the length it was trained for"
+        )
+    if info.cache_kind is CacheKind.NONE and not params.embeddings:
+        raise CapabilityError(
+            f"model {info.name!r} only makes embeddings: "
+            "create its context with embeddings=True"
+        )
+    if info.heads:
+        _check_blocks("kv_type_k", params.kv_type_k, "key_length", info)
+        _check_blocks("kv_type_v", params.kv_type_v, "value_length", info)
+
+
+def _check_blocks(field: str, kind: str, length: str, info: ModelInfo) -> None:
+    head = info.metadata.get(f"{info.architecture}.attention.{length}")
+    size = int(head) if head else info.embedding_size // info.heads
+    if kind.startswith(("q", "iq")) and size % BLOCK:
+        raise ValueError(
+            f"{field}={kind!r} needs heads of a multiple of {BLOCK} values but those "
+            f"of model {info.name!r} have {size}: use 'f16'"
+        )
+
+
+def resolve(params: ContextParams) -> ContextParams:
+    """The parameters with numbers for ``None``, and coupled ones brought together."""
+    threads = params.threads or _usable_cores()
+    return evolve(
+        params,
+        threads=threads,
+        threads_batch=params.threads_batch or threads,
+        micro_batch_size=min(params.micro_batch_size, params.batch_size),
+    )
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _fill(structure: Any, values: Mapping[str, Any]) -> Any:
+    known = {field[0] for field in structure._fields_}
+    for name, value in values.items():
+        if name not in known:  # ctypes would take any name and do nothing
+            raise BackendUnavailableError(
+                f"this version of llama-cpp-python has no parameter {name!r}: "
+                "install one that llmcore supports"
+            )
+        setattr(structure, name, value)
+    return structure

@@ -1,0 +1,147 @@
+"""
+`Context`: memory for some sequences over one model, and the place where work runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from llmcore.engine.loop import StepLoop
+from llmcore.errors import CapabilityError, NoSequenceLeftError
+from llmcore.lifecycle import Resource, collect_forgotten
+from llmcore.sequence import Sequence
+from llmcore.spi import BackendContext
+from llmcore.values import Capability, ContextParams
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llmcore.model import Model
+
+
+@frozen(kw_only=True)
+class MemoryInfo:
+    """
+    What a context uses: bytes, and tokens over all its sequences.
+
+    ``token_count <= context_size`` and
+    ``total_allocated >= model_size + kv_cache_size``.
+    """
+
+    model_size: int
+    kv_cache_size: int
+    compute_size: int
+    token_count: int
+    context_size: int
+    total_allocated: int
+
+
+class Context(Resource):
+    """
+    Lives until it or its model is disposed. Any thread may use it; the engine is asked
+    one thing at a time.
+
+    Made by `Model.create_context`. ``params`` is what was really given.
+    """
+
+    def __init__(
+        self, model: Model, native: BackendContext, exclusion: threading.Lock
+    ) -> None:
+        self.model = model
+        self.params: ContextParams = native.params
+        self._loop = StepLoop(native.params, model.capabilities)
+        can_abort = Capability.ABORT in model.capabilities
+        super().__init__(
+            "context",
+            parent=model,
+            handle=native,
+            teardown=self._loop.close,
+            interrupt=partial(native.abort, True) if can_abort else None,
+            exclusion=exclusion,
+            translate=model._node.translate,
+        )
+        self._loop.bind(self._node, native)
+
+    # -- sequences ---------------------------------------------------------------------
+
+    @property
+    def sequences_left(self) -> int:
+        """How many sequences can be taken now."""
+        self._check()
+        return self._loop.slots_left
+
+    def get_sequence(self) -> Sequence:
+        """
+        Take a sequence: empty, and yours until it is disposed.
+
+        Raises:
+            NoSequenceLeftError: All are taken.
+        """
+        self._check()
+        slot = self._loop.take_slot()
+        if slot is None:
+            collect_forgotten()
+            slot = self._loop.take_slot()
+        if slot is None:
+            raise NoSequenceLeftError(
+                f"all {self.params.sequences} sequences of {self._node.label} are "
+                "taken: dispose one, or create the context with more sequences"
+            )
+        return Sequence(self, slot)
+
+    create_sequence = get_sequence
+
+    def clear(self, *, clear_data: bool = True) -> None:
+        """
+        Empty all sequences without making the context anew.
+
+        Args:
+            clear_data: Also overwrite the memory itself.
+
+        Raises:
+            BusyError: One of them is in use; nothing was changed.
+        """
+        self._check()
+        self._loop.clear_all(data=clear_data)
+
+    # -- what else it can do -----------------------------------------------------------
+
+    def embed(self, text: str) -> NDArray[np.float32]:
+        """
+        The vector of a text, shape ``(embedding_size,)``, not normalised.
+
+        Needs ``create_context(embeddings=True)`` and one sequence that is free.
+
+        Raises:
+            CapabilityError: The context was not created for embeddings.
+
+            ContextOverflowError: The text does not fit; nothing was changed.
+        """
+        self.model.require(Capability.EMBEDDING)
+        if not self.params.embeddings:
+            raise CapabilityError(
+                f"{self._node.label} was not created for embeddings: "
+                "use create_context(embeddings=True)"
+            )
+        with self.get_sequence() as sequence:
+            return sequence._embed(self.model.tokenize(text, add_bos=True))
+
+    def memory_info(self) -> MemoryInfo:
+        """What this context and its model use now."""
+        with self._use() as native:
+            memory = native.memory()
+        model_size = self.model.info.size_bytes
+        assert isinstance(self.params.context_size, int)
+        return MemoryInfo(
+            model_size=model_size,
+            kv_cache_size=memory.kv_cache,
+            compute_size=memory.compute,
+            token_count=self._loop.token_count,
+            context_size=self.params.context_size * self.params.sequences,
+            total_allocated=model_size + memory.kv_cache + memory.compute,
+        )

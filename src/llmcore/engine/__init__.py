@@ -1,0 +1,3 @@
+"""
+The engine room: batching, prefix reuse, sampling and text, behind `llmcore.Sequence`.
+"""

@@ -1,0 +1,275 @@
+"""
+`Llama`: one independent instance of an engine, and the root of everything on it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from llmcore.errors import OperationCancelledError
+from llmcore.lifecycle import (
+    Node,
+    Operation,
+    Resource,
+    ResourceInfo,
+    observe,
+    resources,
+)
+from llmcore.model import Model
+from llmcore.plugins import emit_event
+from llmcore.seam import Translator
+from llmcore.spi import Backend
+from llmcore.values import BackendInfo, Capability, Device, ModelParams, merge
+
+Progress = Callable[[float], object]
+"""Called with the share loaded, 0.0 to 1.0; returning False cancels the load."""
+
+
+def _tell_plugins(step: str, node: Node) -> None:
+    parent = None if node.parent is None else node.parent.number
+    emit_event(node.kind, step, node.label, node.number, parent)
+
+
+observe(_tell_plugins)
+
+_process_locks: dict[str, threading.Lock] = {}
+
+
+def get_llama(backend: str | Backend = "auto") -> Llama:
+    """
+    Make a new, independent instance of an engine.
+
+    Args:
+        backend: The name of an installed backend, ``"distribution:name"``, ``"auto"``
+            for the best one installed, or a `Backend` object of your own.
+
+    Raises:
+        UnknownBackendError: No plugin provides it; the message lists what there is.
+
+        BackendUnavailableError: It is known but cannot be used; says how to fix it.
+
+        AmbiguousBackendError: Several distributions provide it.
+    """
+    if isinstance(backend, Backend):
+        info = getattr(backend, "info", None)
+        if not isinstance(info, BackendInfo):
+            name = type(backend).__name__
+            info = BackendInfo(name=name, factory=f"{type(backend).__module__}:{name}")
+        return Llama(backend, info)
+    from llmcore.plugins import BackendRequest, registry
+
+    if backend == "auto":
+        chosen = registry().select(BackendRequest())
+    else:
+        chosen = registry().get(backend)
+    return Llama(registry().create(chosen.qualified), chosen.info)
+
+
+_default: Llama | None = None
+_default_lock = threading.Lock()
+
+
+def default_llama() -> Llama:
+    """The shared instance of this process; a new one if the last was disposed."""
+    global _default
+    with _default_lock:
+        if _default is None or _default.disposed:
+            _default = get_llama()
+        return _default
+
+
+@frozen(kw_only=True)
+class MemoryState:
+    """Memory of some devices together, in bytes."""
+
+    total: int
+    used: int
+    free: int
+    devices: tuple[Device, ...]
+
+
+class Llama(Resource):
+    """
+    Lives as long as you need the engine; one per application is usual.
+
+    Two instances share nothing. Any thread may use it.
+    """
+
+    def __init__(self, backend: Backend, info: BackendInfo) -> None:
+        self.backend: BackendInfo = info
+        translate = Translator(info.name)
+        super().__init__(
+            "llama",
+            handle=backend,
+            teardown=_close,
+            name=info.name,
+            translate=translate,
+        )
+        translate.root = self._node
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """The most that a model can have here; `Model.capabilities` is what it has."""
+        return self.backend.capabilities
+
+    def load_model(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        progress: Progress | None = None,
+        params: ModelParams | None = None,
+        **fields: Any,
+    ) -> Model:
+        """
+        Load a model file. Several loads may run at once.
+
+        Args:
+            path: The file; None only for a backend that needs none.
+
+            progress: Called with 0.0 to 1.0, in this thread; returning False cancels.
+
+            params: How to load it.
+
+            fields: Or the fields of `ModelParams` one by one, over ``params``.
+
+        Raises:
+            ModelLoadError: Names the path and the reason; nothing is left behind.
+
+            OperationCancelledError: ``progress`` returned False.
+
+            CapabilityError: Something was asked for that this build cannot do.
+
+            DisposedError: Also when this object is disposed during the load.
+        """
+        params = merge(ModelParams, params, fields)
+        file = self._checked(path)
+        load = _Load(progress)
+        with Operation(self._node, load.cancel) as operation:
+            try:
+                with self._use(operation) as backend:
+                    native = backend.load_model(file, params, load.report)
+                    return Model(self, native, file, self._exclusion())
+            except OperationCancelledError:
+                load.reraise()
+                self._check()
+                raise
+
+    async def aload_model(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        progress: Progress | None = None,
+        params: ModelParams | None = None,
+        **fields: Any,
+    ) -> Model:
+        """
+        `load_model` without blocking the event loop; cancelling the task cancels it.
+
+        ``progress`` is called in a worker thread.
+        """
+        from anyio import get_cancelled_exc_class, to_thread
+
+        cancelled = threading.Event()
+
+        def report(share: float) -> object:
+            if cancelled.is_set():
+                return False
+            return None if progress is None else progress(share)
+
+        def load() -> Model:
+            model = self.load_model(path, progress=report, params=params, **fields)
+            if cancelled.is_set():  # too late to stop it, and nobody wants it
+                model.dispose()
+            return model
+
+        try:
+            return await to_thread.run_sync(load, abandon_on_cancel=True)
+        except get_cancelled_exc_class():
+            cancelled.set()
+            raise
+
+    def _checked(self, path: str | os.PathLike[str] | None) -> Path | None:
+        """The path, after a look at the file's header."""
+        self._check()
+        if not self.backend.formats:
+            return None if path is None else Path(path)
+        if path is None:
+            raise TypeError(f"the {self.backend.name} backend needs a model file")
+        from llmcore.model_file import check_model_file
+
+        check_model_file(path, self.backend.formats)
+        return Path(path)
+
+    def _exclusion(self) -> Callable[[], threading.Lock]:
+        """How the contexts of one model get their lock, by the declared scope."""
+        scope = self.backend.exclusion
+        if scope == "context":
+            return threading.Lock
+        if scope == "model":
+            lock = threading.Lock()
+        else:  # one engine has its devices and its process to itself
+            lock = _process_locks.setdefault(self.backend.name, threading.Lock())
+        return lambda: lock
+
+    def devices(self) -> Sequence[Device]:
+        """The processors this build can use, with their memory as it is now."""
+        with self._use() as backend:
+            return tuple(backend.devices())
+
+    def memory_state(self) -> MemoryState:
+        """The memory of all devices."""
+        return _memory(self.devices())
+
+    def get_vram_state(self) -> MemoryState:
+        """The memory of the GPUs only; all zero if there is none."""
+        return _memory([d for d in self.devices() if d.kind != "cpu"])
+
+    def resources(self) -> list[ResourceInfo]:
+        """What lives on this instance, itself included, oldest first."""
+        return resources(self._node)
+
+
+class _Load:
+    """A load that runs: passes progress on, and knows whether to stop."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._cancelled = False
+        self._error: BaseException | None = None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def report(self, share: float) -> bool:
+        """Called by the backend, perhaps from native code: must not raise."""
+        if self._progress is not None and not self._cancelled:
+            try:
+                self._cancelled |= self._progress(share) is False
+            except BaseException as error:
+                self._error = error
+                self._cancelled = True
+        return not self._cancelled
+
+    def reraise(self) -> None:
+        """Raise what the caller's own callback raised."""
+        if self._error is not None:
+            raise self._error
+
+
+def _memory(devices: Sequence[Device]) -> MemoryState:
+    return MemoryState(
+        total=sum(d.total for d in devices),
+        used=sum(d.used for d in devices),
+        free=sum(d.free for d in devices),
+        devices=tuple(devices),
+    )
+
+
+def _close(native: Any) -> None:
+    native.close()

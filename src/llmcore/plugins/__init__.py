@@ -1,0 +1,44 @@
+"""
+Finds the backends that are installed, and never fails because one of them is broken.
+
+Importing this loads no plugin and not even pluggy; the first question to a `Registry`
+does. What is wrong with a plugin becomes a `PluginProblem`.
+"""
+
+from __future__ import annotations
+
+from llmcore.plugins.registry import Registry
+from llmcore.plugins.values import (
+    BackendRequest,
+    PluginProblem,
+    Registered,
+    ResourceEvent,
+    Verdict,
+)
+
+__all__ = [
+    "BackendRequest",
+    "PluginProblem",
+    "Registered",
+    "Registry",
+    "ResourceEvent",
+    "Verdict",
+    "emit_event",
+    "registry",
+    "reload_plugins",
+]
+
+_default = Registry()
+
+emit_event = _default.emit
+"""Tell the plugins about a step in the life of a resource; see `Registry.emit`."""
+
+
+def registry() -> Registry:
+    """The registry of this process; always the same object."""
+    return _default
+
+
+def reload_plugins() -> None:
+    """Find the plugins of this process again; see `Registry.reload`."""
+    _default.reload()

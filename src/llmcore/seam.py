@@ -1,0 +1,32 @@
+"""
+What may leave the seam: llmcore's own errors, and everything else as `BackendError`.
+"""
+
+from __future__ import annotations
+
+from llmcore.errors import BackendCrashedError, BackendError, LlmcoreError
+from llmcore.lifecycle import Node, break_all
+
+
+class Translator:
+    """
+    Turns what an engine raised into what the caller sees, for every use of its handles.
+
+    An engine that died also breaks everything that lives on it.
+
+    Args:
+        backend: Name of the backend.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self.root: Node | None = None  # of the `Llama`, set once it exists
+
+    def __call__(self, error: BaseException) -> None:
+        if isinstance(error, BackendCrashedError) and self.root is not None:
+            break_all(self.root, str(error))
+        if isinstance(error, LlmcoreError) or not isinstance(error, Exception):
+            return
+        raise BackendError(
+            f"the {self._backend} backend raised {type(error).__name__}: {error}"
+        ) from error
