@@ -40,7 +40,6 @@ _HOMES = {
     "format_tree": "lifecycle",
     "get_llama": "llama",
     "hookimpl": "hookspecs",
-    "registry": "plugins",
     "resources": "lifecycle",
 }
 
@@ -80,7 +79,6 @@ if TYPE_CHECKING:
     from llmcore.llm import LLM as LLM
     from llmcore.llm import GenerationConfig as GenerationConfig
     from llmcore.model import Model as Model
-    from llmcore.plugins import registry as registry
     from llmcore.sequence import Sequence as Sequence
     from llmcore.spi import Backend as Backend
     from llmcore.stream import Stream as Stream

@@ -8,6 +8,7 @@ with an error of its own is left to it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -20,12 +21,17 @@ _MAX_EXPERTS = 512
 _NO_WEIGHTS = ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K")
 """Types that no engine can multiply by."""
 
+_BYTE_TOKEN = 6
+_BYTES = {bytes([byte]) for byte in range(256)}
+_ROPE_SCALINGS = (b"none", b"linear", b"yarn", b"longrope")
+_TOKENIZER = "tokenizer.ggml."
+
 _ARRAY_TYPES = {
-    "tokenizer.ggml.tokens": ("string",),
-    "tokenizer.ggml.merges": ("string",),
-    "tokenizer.ggml.scores": ("f32",),
-    "tokenizer.ggml.token_type": ("i32", "u32"),
-    "tokenizer.ggml.precompiled_charsmap": ("i8", "u8"),
+    f"{_TOKENIZER}tokens": ("string",),
+    f"{_TOKENIZER}merges": ("string",),
+    f"{_TOKENIZER}scores": ("f32",),
+    f"{_TOKENIZER}token_type": ("i32", "u32"),
+    f"{_TOKENIZER}precompiled_charsmap": ("i8", "u8"),
 }
 """Arrays that an engine reads through a pointer whose type it does not check."""
 
@@ -47,7 +53,9 @@ def check_model(values: Values, tensors: Iterable[GGUFTensor]) -> str:
     _check_arrays(values)
     _check_vocabulary(values)
     _check_numbers(values, architecture)
+    _check_settings(values, architecture)
     _check_weights(tensors)
+    _check_heads(values, architecture, tensors)
     return architecture
 
 
@@ -80,29 +88,103 @@ def _array(values: Values, key: str) -> tuple[object, ...]:
 
 
 def _check_vocabulary(values: Values) -> None:
-    kind = _array(values, "tokenizer.ggml.model")
-    if kind in ((b"none",), (b"no_vocab",)):
-        raise InvalidFileError("it has no vocabulary: not a language model for text")
-    tokens = _array(values, "tokenizer.ggml.tokens")
-    for key in ("tokenizer.ggml.scores", "tokenizer.ggml.token_type"):
+    tokens = _array(values, f"{_TOKENIZER}tokens")
+    types = _array(values, f"{_TOKENIZER}token_type")
+    for key in (f"{_TOKENIZER}scores", f"{_TOKENIZER}token_type"):
         count = len(_array(values, key))
         if key in values and count != len(tokens):
             raise InvalidFileError(f"{key} has {count} elements, not {len(tokens)}")
     if len(set(tokens)) != len(tokens):
-        raise InvalidFileError("tokenizer.ggml.tokens has the same token twice")
+        raise InvalidFileError(f"{_TOKENIZER}tokens has the same token twice")
     for key in values:
         if re.fullmatch(r"tokenizer\.ggml\.\w+_token_id", key):
             integer(values, key, 0, max(len(tokens), 1) - 1)
+    _check_bytes(values, {t for t in tokens if isinstance(t, bytes)}, types)
+
+
+def _check_bytes(values: Values, tokens: set[bytes], types: tuple[object, ...]) -> None:
+    """Check that the tokenizer can turn every byte into tokens."""
+    match _array(values, f"{_TOKENIZER}model"):
+        case (b"none" | b"no_vocab",):
+            raise InvalidFileError("it has no vocabulary: not a model for text")
+        case (b"llama",) if any(
+            b"<0x%02X>" % byte not in tokens and bytes([byte]) not in tokens
+            for byte in range(256)
+        ):
+            raise InvalidFileError("its vocabulary has not a token for each byte")
+        case (b"rwkv",) if not set(map(_unescaped, tokens)) >= _BYTES:
+            raise InvalidFileError("its vocabulary has not a token for each byte")
+        case (b"bert",) if _BYTE_TOKEN in types:
+            raise InvalidFileError("a bert vocabulary cannot have byte tokens")
+
+
+def _unescaped(token: bytes) -> bytes:
+    """A token of an rwkv vocabulary without its escapes."""
+    return re.sub(rb"\\(x[0-9a-fA-F]{2}|.)", _unescape, token, flags=re.DOTALL)
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    if len(match[1]) == 3:
+        return bytes.fromhex(match[1][1:].decode())
+    return {b"t": b"\t", b"n": b"\n", b"r": b"\r"}.get(match[1], match[1])
 
 
 def _check_numbers(values: Values, architecture: str) -> None:
-    def number(name: str, low: int, high: int) -> int | None:
-        return integer(values, f"{architecture}.{name}", low, high)
+    def number(name: str, low: int, high: int) -> int:
+        return integer(values, f"{architecture}.{name}", low, high) or 0
 
-    number("block_count", 1, _MAX_LAYERS)
+    layers = number("block_count", 1, _MAX_LAYERS)
     number("embedding_length", 1, 2**20)
-    experts = number("expert_count", 0, _MAX_EXPERTS) or 0
-    number("expert_used_count", 0, experts)
+    number("nextn_predict_layers", 0, layers)
+    experts = number("expert_count", 0, _MAX_EXPERTS)
+    groups = number("expert_group_count", 0, max(experts - 1, 0))
+    if groups > 1:
+        number("expert_group_used_count", 1, groups - 1)
+        if experts % groups:
+            raise InvalidFileError(
+                f"{experts} experts do not divide by {groups} groups"
+            )
+    key = f"{architecture}.expert_used_count"
+    used = _array(values, key)
+    if not all(isinstance(n, int) and 0 <= n <= experts for n in used):
+        raise InvalidFileError(f"{key} must be at most {experts}, the expert count")
+    if experts and not any(used):
+        raise InvalidFileError(f"{key} must be above 0 for {experts} experts")
+
+
+def _check_settings(values: Values, architecture: str) -> None:
+    for key, value in values.items():
+        if key.endswith("_epsilon") and not (
+            isinstance(value.value, float) and 0 <= value.value < math.inf
+        ):
+            raise InvalidFileError(f"{key} must be a number of 0 or more")
+    key = f"{architecture}.rope.scaling.type"
+    if key in values and values[key].value not in _ROPE_SCALINGS:
+        raise InvalidFileError(
+            f"{key} is none of {b', '.join(_ROPE_SCALINGS).decode()}"
+        )
+
+
+def _check_heads(
+    values: Values, architecture: str, tensors: Iterable[GGUFTensor]
+) -> None:
+    """Check head counts that are given per layer against the weights of the layer."""
+    prefix = f"{architecture}.attention"
+    heads = _array(values, f"{prefix}.head_count_kv")
+    if len(heads) < 2:
+        return
+    lengths = _array(values, f"{prefix}.key_length") + _array(
+        values, f"{prefix}.key_length_swa"
+    )
+    for tensor in tensors:
+        layer = re.fullmatch(r"blk\.(\d{1,3})\.attn_k\.weight", tensor.name)
+        if layer is None or len(tensor.shape) != 2:
+            continue
+        count = heads[int(layer[1])] if int(layer[1]) < len(heads) else 0
+        if not isinstance(count, int) or count < 1 or tensor.shape[1] % count:
+            raise InvalidFileError(f"{tensor.name!r} does not fit {count!r} heads")
+        if lengths and tensor.shape[1] // count not in lengths:
+            raise InvalidFileError(f"{tensor.name!r} does not fit {count} heads")
 
 
 def _check_weights(tensors: Iterable[GGUFTensor]) -> None:

@@ -54,7 +54,8 @@ class LLM(Resource):
 
         backend: As for `get_llama`.
 
-        context: The parameters of the contexts it makes.
+        context: The parameters of the contexts it makes, except for their size; also
+            the attribute ``context_params``, which may be changed between calls.
 
         fields: Those of `ModelParams`.
     """
@@ -67,7 +68,7 @@ class LLM(Resource):
         context: ContextParams | None = None,
         **fields: Any,
     ) -> None:
-        self._wanted = context or ContextParams()
+        self.context_params = context or ContextParams()
         self._sequence: Sequence | None = None
         self._made: ContextParams | None = None
         super().__init__("llm")
@@ -114,7 +115,7 @@ class LLM(Resource):
     def _ready(self, config: GenerationConfig, prompt: int) -> Sequence:
         """The sequence to use: the one there is if it fits, else a new one."""
         size = max(config.context_size or prompt + config.max_tokens, 8)
-        wanted = evolve(self._wanted, context_size=size, sequences=1)
+        wanted = evolve(self.context_params, context_size=size, sequences=1)
         sequence, made = self._sequence, self._made
         if sequence is not None and made is not None and not sequence.disposed:
             sequence.clear()  # also refuses if another call is running on it

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcore.context import Context
 from llmcore.errors import CapabilityError
-from llmcore.lifecycle import Resource
+from llmcore.lifecycle import Operation, Resource
 from llmcore.spi import BackendModel
 from llmcore.values import (
     Capability,
@@ -171,11 +171,11 @@ class Model(Resource):
         self._check()
         return self._piece(token)
 
-    def _piece(self, token: int) -> bytes:
+    def _piece(self, token: int, operation: Operation | None = None) -> bytes:
         piece = self._pieces.get(token)
         if piece is None:
             self.check_tokens([token])
-            with self._use() as native:
+            with self._use(operation) as native:
                 piece = self._pieces[token] = native.piece(token)
         return piece
 

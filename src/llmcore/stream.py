@@ -119,7 +119,7 @@ class Stream:
     # -- ending it ---------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Give up the answer: its consumer gets `OperationCancelledError`. Any thread."""
+        """Give the answer up; its reader gets `OperationCancelledError`. Any thread."""
         self._generation.job.cancel()
 
     def stop(self) -> None:
@@ -135,6 +135,11 @@ class Stream:
         with self._turn:
             self._over = True
             self._generation.close()
+
+    @property
+    def started(self) -> bool:
+        """Whether the first token of the answer was drawn."""
+        return bool(self._generation.tokens)
 
     @property
     def result(self) -> GenerationResult:

@@ -110,9 +110,9 @@ class BackendInfo:
     name: str = field()
     factory: str = field()
     summary: str = ""
-    capabilities: frozenset[Capability] = field(factory=frozenset, converter=frozenset)
-    formats: tuple[str, ...] = field(default=(), converter=tuple)
-    requires: tuple[str, ...] = field(default=(), converter=tuple)
+    capabilities: frozenset[Capability] = frozenset()
+    formats: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
     spec: str = SPEC_VERSION
     exclusion: Literal["context", "model", "device", "process"] = field(
         default="context", validator=one_of("context", "model", "device", "process")

@@ -12,4 +12,4 @@ def test_same_command() -> None:
     command = re.search(r"^test_command='(.+)'$", script, re.MULTILINE)
 
     assert command is not None
-    assert command[1] in (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert command[1] in (ROOT / "README.md").read_text("utf-8")

@@ -17,6 +17,7 @@ from llmcore.engine.job import Job
 from llmcore.engine.loop import StepLoop
 from llmcore.engine.slot import CacheReport
 from llmcore.engine.text import TextAssembler
+from llmcore.lifecycle import Operation
 from llmcore.values import SamplingParams
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Generation:
 
         loop: Of the context.
 
-        piece: Bytes of a token.
+        piece: Bytes of a token, looked up as a part of this work.
 
         end_tokens: Those that end an answer.
     """
@@ -79,7 +80,7 @@ class Generation:
     request: GenerationRequest
     job: Job
     loop: StepLoop
-    piece: Callable[[int], bytes]
+    piece: Callable[[int, Operation], bytes]
     end_tokens: frozenset[int]
     tokens: list[int] = field(factory=list, init=False)
     result: GenerationResult | None = field(default=None, init=False)
@@ -125,7 +126,7 @@ class Generation:
         if token in self.end_tokens:
             return self._finish("end")
         self.tokens.append(token)
-        text = self._assembler.push(self.piece(token))
+        text = self._assembler.push(self.piece(token, self.job.operation))
         self._texts.append(text)
         if self._assembler.stopped:
             return text + self._finish("stop")
@@ -167,6 +168,8 @@ class Generation:
 
     def _finish(self, reason: FinishReason) -> str:
         rest = self._assembler.finish()
+        if self._assembler.stopped:  # a stop string inside of what was held back
+            reason = "stop"
         self._texts.append(rest)
         assert self._cache is not None or reason == "stopped"
         self.result = GenerationResult(

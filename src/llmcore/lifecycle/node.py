@@ -132,7 +132,7 @@ class Node:
         self.users: list[int] = []  # a thread id for each use
         self.operations: dict[int, Operation] = {}
         self.draining = False
-        self.tearing = False
+        self.tearing = 0  # id of the thread that frees it
         self.holds = 0
         self.idle_since = time.monotonic()
         self.finalizer: Any = None
@@ -195,22 +195,25 @@ class Use:
         me = threading.get_ident()
         inside = nodes_in_use()
         if node.exclusion is not None:
+            self._admit()  # do not wait for what will be refused
             _acquire(node, inside)
         depth = len(inside)
         try:
+            inside.append(node)  # first: a signal handler must see that we are inside
             node.users.append(me)
-            if node.state is not State.LIVE and not admits(
-                node.state,
-                draining=node.draining,
-                running=self._operation is not None,
-            ):
-                node.refuse()
-            inside.append(node)
+            self._admit()
         except BaseException:  # also Ctrl-C, which can strike between any two lines
-            del inside[depth:]
             _leave(node, me)
+            del inside[depth:]
             raise
         return node.handle
+
+    def _admit(self) -> None:
+        node, running = self._node, self._operation is not None
+        if node.state is not State.LIVE and not admits(
+            node.state, draining=node.draining, running=running
+        ):
+            node.refuse()
 
     def __exit__(
         self,
@@ -219,8 +222,8 @@ class Use:
         traceback: TracebackType | None,
     ) -> None:
         node = self._node
-        nodes_in_use().pop()
         _leave(node, threading.get_ident())
+        nodes_in_use().pop()
         if error is not None and node.translate is not None:
             node.translate(error)
 
@@ -268,9 +271,11 @@ class Operation:
             node.refuse()
 
     def cancel(self) -> None:
-        """Ask the work to end."""
-        if self._cancel is not None:
-            self._cancel()
+        """Ask the work to end; it is asked once."""
+        with TREE:
+            cancel, self._cancel = self._cancel, None
+        if cancel is not None:
+            cancel()
 
     def end(self) -> None:
         """The work is over; doing it twice is fine."""

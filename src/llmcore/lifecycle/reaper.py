@@ -17,7 +17,7 @@ from typing import Any
 
 from llmcore.errors import DisposeError
 from llmcore.lifecycle.node import TREE, Node, nodes_in_use
-from llmcore.lifecycle.states import Event, after
+from llmcore.lifecycle.states import Event, State, after
 from llmcore.lifecycle.teardown import dispose
 from llmcore.lifecycle.tracking import report, warn_forgotten
 from llmcore.lifecycle.tree import NODES
@@ -32,9 +32,9 @@ class _Reaper:
     def __init__(self) -> None:
         # deque.append and SimpleQueue.put take no lock that Python code can hold, so
         # the collector may run them anywhere.
-        self.forgotten: deque[Node] = deque()
+        self.forgotten: deque[tuple[Node, bool]] = deque()
         self.wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.busy = 0
+        self.busy: list[int] = []  # ids of the threads that free something
         self.thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -50,7 +50,10 @@ class _Reaper:
     def _run(self) -> None:
         while True:
             self.wake.get()
-            self.reap()
+            try:
+                self.reap()
+            except BaseException as error:  # such as SystemExit: this thread must live
+                report(error)
 
     def reap(self) -> None:
         """Free all that is in the queue."""
@@ -58,16 +61,17 @@ class _Reaper:
             with TREE:
                 if not self.forgotten:
                     return
-                node = self.forgotten.popleft()
-                self.busy += 1
+                node, warn = self.forgotten.popleft()
+                self.busy.append(threading.get_ident())
             try:
                 dispose(node)
-                warn_forgotten(node.label, node.site)
+                if warn:
+                    warn_forgotten(node.label, node.site)
             except DisposeError as error:
                 report(error)
             finally:
                 with TREE:
-                    self.busy -= 1
+                    self.busy.remove(threading.get_ident())
                     TREE.notify_all()
 
 
@@ -85,7 +89,8 @@ def watch(resource: Any, node: Node) -> None:
 
 def _forgotten(node: Node) -> None:
     """Runs in the collector, on any thread, under any lock: only enqueue."""
-    _reaper.forgotten.append(node)
+    never_disposed = node.state in (State.LIVE, State.BROKEN)
+    _reaper.forgotten.append((node, never_disposed))
     _reaper.wake.put(None)
 
 
@@ -95,7 +100,7 @@ def collect_forgotten() -> None:
         return
     _reaper.reap()
     with TREE:
-        while _reaper.busy and threading.current_thread() is not _reaper.thread:
+        while _reaper.busy and threading.get_ident() not in _reaper.busy:
             TREE.wait()
 
 
@@ -121,7 +126,7 @@ def _install_exit_hook() -> None:
 def _dispose_everything() -> None:
     """Free what lives; what is still in use at the deadline is leaked on purpose."""
     deadline = time.monotonic() + EXIT_DEADLINE
-    for node in sorted(NODES.values(), key=lambda n: n.number):
+    for node in sorted(NODES.values(), key=lambda n: n.number, reverse=True):
         if node.parent is None:
             # No output and no exception: the program is over, nobody can act on it.
             with contextlib.suppress(BaseException):

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
-from llmcore.lifecycle.node import Node, Operation, Use
+from llmcore.lifecycle.node import TREE, Node, Operation, Use
 from llmcore.lifecycle.reaper import watch
 from llmcore.lifecycle.states import State
-from llmcore.lifecycle.teardown import Inflight, dispose, dispose_marked
+from llmcore.lifecycle.teardown import Inflight, dispose, dispose_marked, quietly
 from llmcore.lifecycle.tracking import creation_site
 from llmcore.lifecycle.tree import announce, attach, hold, mark_if_unused, move, unhold
 
@@ -72,7 +73,7 @@ class Resource:
             attach(self._node)
         except BaseException:
             if teardown is not None:
-                teardown(handle)
+                quietly(partial(teardown, handle))
             raise
         watch(self, self._node)
         announce("created", self._node)
@@ -213,7 +214,8 @@ class Lease:
 
     def release(self) -> None:
         """End the hold; doing it twice is fine."""
-        resource, self._resource = self._resource, None
+        with TREE:
+            resource, self._resource = self._resource, None
         if resource is not None:
             unhold(resource._node)
 

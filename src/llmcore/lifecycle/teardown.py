@@ -52,7 +52,8 @@ def dispose_marked(
     interrupt(nodes)
     if not nodes:
         return
-    if nodes_in_use():
+    me = threading.get_ident()  # a teardown that disposes must not wait for itself
+    if nodes_in_use() or any(node.tearing == me for node in nodes):
         _in_background(lambda: _finish(root, nodes, None))
         return
     _finish(root, nodes, None if timeout is None else time.monotonic() + timeout)
@@ -63,12 +64,12 @@ def interrupt(nodes: list[Node]) -> None:
     for node in nodes:
         if not node.draining:
             for operation in list(node.operations.values()):
-                _quietly(operation.cancel)
-            _quietly(node.interrupt)
+                quietly(operation.cancel)
+            quietly(node.interrupt)
 
 
-def _quietly(ask: Callable[[], object] | None) -> None:
-    """Ask for an end; one that refuses to listen must not stop the disposal."""
+def quietly(ask: Callable[[], object] | None) -> None:
+    """Do what must not stop us; what it raises is shown."""
     try:
         if ask is not None:
             ask()
@@ -114,9 +115,9 @@ def _claim(node: Node, deadline: float | None) -> bool:
     """Wait until nobody uses the node; True if this thread is the one to free it."""
     with TREE:
         if not node.tearing:
-            _wait(lambda: node.tearing or not node.users, node, deadline)
+            _wait(lambda: bool(node.tearing) or not node.users, node, deadline)
         if not node.tearing:
-            node.tearing = True
+            node.tearing = threading.get_ident()
             return True
         _wait(lambda: node.state is not State.DISPOSING, node, deadline)
         return False
@@ -148,11 +149,12 @@ def _free(node: Node) -> list[Exception]:
     except Exception as error:
         errors.append(error)
     finally:
-        with TREE:
-            detach(node)
+        _parts = node.handle, node.teardown, node.interrupt, node.owned
+        with TREE:  # where the parts must not die: that may run code of others
+            _kept = detach(node)
             node.state = after(node.state, Event.FREED)
             node.handle = node.teardown = node.interrupt = None
-            node.owned.clear()
+            node.owned = {}
             TREE.notify_all()
         if node.finalizer is not None:
             node.finalizer.detach()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any
+import weakref
 
 _OWN = ("llmcore.", "llmcore_")
 
@@ -26,9 +26,15 @@ def creation_site() -> tuple[str, int]:
 
 def report(error: BaseException) -> None:
     """Show an exception that nobody can catch, the way Python itself does it."""
-    make: Any = sys.UnraisableHookArgs
-    message = "exception ignored in llmcore"
-    sys.unraisablehook(make((type(error), error, error.__traceback__, message, None)))
+    errors = [error]
+
+    def ignored_in_llmcore(_: object) -> None:
+        raise errors.pop()
+
+    # Only Python can make the argument of the hook; for a weak reference it does.
+    anchor: set[None] = set()
+    reference = weakref.ref(anchor, ignored_in_llmcore)
+    del anchor, reference
 
 
 def warn_forgotten(label: str, site: tuple[str, int]) -> None:
@@ -41,7 +47,5 @@ def warn_forgotten(label: str, site: tuple[str, int]) -> None:
             filename=site[0],
             lineno=site[1],
         )
-    except (
-        ResourceWarning
-    ) as error:  # warnings are errors here, but nobody can catch it
+    except Exception as error:  # warnings are errors here, but nobody can catch it
         report(error)

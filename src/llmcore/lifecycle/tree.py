@@ -47,14 +47,18 @@ def attach(node: Node) -> None:
             parent.refuse()
 
 
-def detach(node: Node) -> None:
-    """Take a node out of the tree, whatever is left of it there."""
+def detach(node: Node) -> object:
+    """
+    Take a node out of the tree, whatever is left of it there.
+
+    Returns:
+        What its owner kept alive, which must not die under the lock.
+    """
     with TREE:
         NODES.pop(node.number, None)
         if node.parent is not None:
             node.parent.dependants.pop(node.number, None)
-        if node.owner is not None:
-            node.owner.owned.pop(node.number, None)
+        return node.owner and node.owner.owned.pop(node.number, None)
 
 
 def subtree(node: Node) -> list[Node]:
@@ -95,6 +99,8 @@ def mark_if_unused(root: Node, idle: float) -> list[Node] | None:
 
         idle: Seconds since the end of the last hold, at least.
     """
+    if TREE.mine:  # a `__del__` or a signal handler in a section of ours: not now
+        return None
     with TREE:
         nodes = subtree(root)
         busy = any(n.holds or n.operations or n.users for n in nodes)
@@ -106,7 +112,8 @@ def mark_if_unused(root: Node, idle: float) -> list[Node] | None:
 def break_all(root: Node, reason: str) -> None:
     """The engine under a subtree died: nothing in it can be used any more."""
     with TREE:
-        for node in subtree(root):
+        # What is only owned by a dead one may run on another engine.
+        for node in dispose_order(root, lambda n: n.dependants.values(), lambda n: ()):
             if node.state is State.LIVE:
                 node.cause = reason
             node.state = after(node.state, Event.BREAK)

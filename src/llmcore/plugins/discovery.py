@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
-from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from importlib.metadata import (
+    Distribution,
+    EntryPoint,
+    MetadataPathFinder,
+    distributions,
+    entry_points,
+)
 
 from attrs import field, frozen
 from packaging.utils import canonicalize_name
@@ -44,6 +51,12 @@ def discover() -> Discovery:
         else:
             found.wanted.append((origin, point))
     return found
+
+
+def forget_what_was_found() -> None:
+    """Make Python look at the disk again for modules and distributions."""
+    importlib.invalidate_caches()
+    MetadataPathFinder().invalidate_caches()  # before 3.13 the line above does not
 
 
 def _entry_points(problems: list[PluginProblem]) -> Sequence[EntryPoint]:

@@ -71,7 +71,9 @@ class Registry:
         Raises:
             PluginErrorGroup: See `backends`; the registry stays as it was.
         """
-        importlib.invalidate_caches()
+        from llmcore.plugins.discovery import forget_what_was_found
+
+        forget_what_was_found()
         self._load(again=True)
 
     def _load(self, *, again: bool = False) -> Loaded:
@@ -141,8 +143,8 @@ class Registry:
 
             AmbiguousBackendError: Several do.
 
-            BackendUnavailableError: It is installed but cannot be used; the cause is
-                what its plugin raised.
+            BackendUnavailableError: It is installed but cannot be used; the message
+                says what to install. If its plugin raised something, it is the cause.
         """
         matches = [r for r in self._load().registered if _is_named(name, r)]
         if len(matches) > 1:
@@ -153,7 +155,7 @@ class Registry:
         if not matches:
             raise self._absent(name)
         if problem := matches[0].problem:
-            raise BackendUnavailableError(problem.message) from problem.exception
+            raise BackendUnavailableError(problem.message)
         return matches[0]
 
     def create(self, name: str) -> Backend:
@@ -305,7 +307,7 @@ def _is_named(name: str, backend: Registered) -> bool:
 
 def _candidate(answer: object, candidates: Sequence[Registered]) -> Registered:
     for candidate in candidates:
-        if answer in {candidate.name, candidate.qualified}:
+        if answer in (candidate.name, candidate.qualified):  # may be unhashable
             return candidate
     names = ", ".join(candidate.name for candidate in candidates)
     raise ValueError(

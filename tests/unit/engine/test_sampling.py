@@ -179,6 +179,14 @@ class TestPenalties:
 
         assert one.sample(logits(1, 0)) == 1
 
+    def test_choose(self) -> None:
+        """A token that is only chosen is not counted until it is accepted."""
+        one = self.greedy(presence_penalty=9.0)
+
+        assert [one.choose(logits(1, 0)) for _ in range(2)] == [0, 0]
+        one.accept(0)
+        assert one.choose(logits(1, 0)) == 1
+
     def test_keeps_infinity(self) -> None:
         """A penalised token that is impossible stays impossible."""
         one = self.greedy(repeat_penalty=1e-300, frequency_penalty=-9)

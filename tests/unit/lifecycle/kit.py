@@ -122,21 +122,23 @@ class Ledger:
         self.freed: list[str] = []
         self.violations: list[str] = []
         self.handles: dict[str, Handle] = {}
+        self.kept: list[Resource] = []
         self._of_node: dict[int, Handle] = {}
         self._lock = threading.Lock()
 
     def make(
         self,
-        name: str,
+        kind: str,
         parent: Resource | None = None,
         *,
         fail: BaseException | None = None,
         during_free: Callable[[], object] | None = None,
+        keep: bool = True,
         **options: Any,
     ) -> Resource:
         """A resource whose handle is on the books; its teardown may raise or act."""
         above = None if parent is None else self._of_node[parent._node.number]
-        handle = Handle(name, above)
+        handle = Handle(kind, above)
 
         def teardown(handle: Handle) -> None:
             self._free(handle)
@@ -145,11 +147,13 @@ class Ledger:
             if fail is not None:
                 raise fail
 
-        self.handles[name] = handle
+        self.handles[kind] = handle
         made = Resource(
-            name, parent=parent, handle=handle, teardown=teardown, **options
+            kind, parent=parent, handle=handle, teardown=teardown, **options
         )
         self._of_node[made._node.number] = handle
+        if keep:  # alive, so that it is not forgotten
+            self.kept.append(made)
         return made
 
     def _free(self, handle: Handle) -> None:

@@ -21,6 +21,7 @@ from llmcore.errors import (
 from llmcore.spi import BackendContext, BackendSampler, Batch
 from llmcore.values import (
     CacheKind,
+    Capability,
     ContextMemory,
     ContextParams,
     ModelInfo,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 EMPTY = (-1, -1)
 NO_SLOT, ABORTED = 1, 2
+RESTORED = (NO_SLOT, -1)
+"""After these the cache is as it was before."""
 CODES = {
     NO_SLOT: "no free place in the cache for the batch",
     ABORTED: "aborted",
@@ -138,8 +141,17 @@ class LlamaCppContext(BackendContext):
         code = self._run(self._handle, self._batch.raw)
         if code:
             self._rows = 0
+            self._forget_half_done(code, batch)
             _raise(code)
         self._rows = self._batch.raw.n_tokens
+
+    def _forget_half_done(self, code: int, batch: Batch) -> None:
+        # A recurrent state cannot be taken back: the engine counts the aborted tokens
+        # as done although the state may be anything. Empty is the truth that is left.
+        if code in RESTORED or Capability.PARTIAL_REMOVE in self._info.capabilities:
+            return
+        for sequence in set(batch.sequences):
+            self.clear(sequence)
 
     def abort(self, stop: bool) -> None:
         """Write one byte, which the engine reads between two operations."""
@@ -241,7 +253,8 @@ class LlamaCppContext(BackendContext):
         it have the new positions with the old keys. So a token is evaluated here and
         removed again.
         """
-        if not self._memory or not C.llama_memory_can_shift(self._memory):
+        declared = Capability.SHIFT in self._info.capabilities
+        if not declared or not C.llama_memory_can_shift(self._memory):
             raise CapabilityError("this cache cannot shift positions")
         C.llama_memory_seq_add(self._memory, sequence, start, end, delta)
         position = self.bounds(sequence)[1] + 1
@@ -277,6 +290,7 @@ class LlamaCppContext(BackendContext):
         return data
 
     def _write_state(self, sequence: int, data: bytearray | memoryview) -> None:
+        self.clear(sequence)  # the engine itself keeps it if the state is an empty one
         source = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
         with logs.captured() as lines:
             done = C.llama_state_seq_set_data(self._handle, source, len(data), sequence)

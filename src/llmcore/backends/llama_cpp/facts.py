@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from llmcore.backends.llama_cpp.native import C
-from llmcore.backends.llama_cpp.native_params import POOLING_RANK, pooling
+from llmcore.backends.llama_cpp.native_params import POOLING_RANK, own_pooling
 from llmcore.values import CacheKind, Capability, ModelInfo, evolve
 
 WITHOUT_CACHE = {
@@ -130,7 +130,7 @@ def _capabilities(model: int, info: ModelInfo) -> frozenset[Capability]:
             Capability.COPY,
             Capability.STATE_IO,
         }
-    if pooling(info) == POOLING_RANK:  # one score, not a vector
+    if own_pooling(info) == POOLING_RANK:  # one score, not a vector
         missing |= {Capability.EMBEDDING}
     if not C.llama_supports_gpu_offload():
         missing |= {Capability.GPU}

@@ -13,7 +13,8 @@ logger = logging.getLogger("llmcore.llama_cpp")
 # Without a handler of our own, `logging` prints warnings to stderr as a last resort.
 logger.addHandler(logging.NullHandler())
 
-INFO, WARN, ERROR, CONTINUED = 1, 2, 3, 5
+# `enum ggml_log_level`; the binding's own table of it is out of date.
+INFO, WARN, ERROR, CONTINUED = 2, 3, 4, 5
 LEVELS = {WARN: logging.WARNING, ERROR: logging.ERROR}
 
 
@@ -52,7 +53,8 @@ def uninstall(native: Any, function: Any) -> None:
 def captured() -> Iterator[list[Line]]:
     """Collect what the engine says on this thread meanwhile."""
     outer = _thread.captured
-    _thread.captured = lines = []
+    lines: list[Line] = []
+    _thread.captured = lines
     try:
         yield lines
     finally:

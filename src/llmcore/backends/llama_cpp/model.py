@@ -25,6 +25,9 @@ from llmcore.errors import (
 from llmcore.spi import BackendModel
 from llmcore.values import CacheKind, Capability, ContextParams, ModelInfo, evolve
 
+POSITION_TABLES = {"gpt2", "mpt", "starcoder"}
+"""Decoders that may look positions up; outside the table the process would end."""
+
 SAMPLE = 1 << 16
 """Bytes at each end of a file that tell it from others."""
 
@@ -49,12 +52,12 @@ class LlamaCppModel(BackendModel):
         return self._info
 
     def tokenize(self, text: bytes) -> list[int]:
-        """
-        The tokens of plain text.
-
-        What is not UTF-8 survives as bytes with a SentencePiece vocabulary; with a
-        byte-pair one the engine itself replaces it by U+FFFD.
-        """
+        """The tokens of plain text; what is not UTF-8 in it is read as U+FFFD."""
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            # The engine's WordPiece tokenizer ends the process on some such bytes.
+            text = text.decode(errors="replace").encode()
         size = len(text) + 8  # a token per byte, and what a vocabulary may prepend
         while True:
             tokens = (ctypes.c_int32 * size)()
@@ -107,12 +110,10 @@ class LlamaCppModel(BackendModel):
         )
 
     def _longest(self) -> int | None:
-        """Positions there are, where the model has a table of them and no rotation."""
-        kind = self._info.cache_kind
-        if kind in (CacheKind.RECURRENT, CacheKind.HYBRID):
-            return None
-        rotates = C.llama_model_rope_type(self._handle) != C.LLAMA_ROPE_TYPE_NONE
-        return None if rotates else self._info.trained_context
+        """Positions there are, where the model looks them up instead of computing."""
+        kind, architecture = self._info.cache_kind, self._info.architecture
+        table = kind is CacheKind.NONE or architecture in POSITION_TABLES
+        return self._info.trained_context if table else None
 
     @staticmethod
     def _given(

@@ -26,7 +26,7 @@ BLOCK = 32
 """Values in a block of each of the quantised cache types."""
 
 FLASH_ATTENTION = {"auto": -1, False: 0, True: 1}
-POOLING_NONE, POOLING_LAST, POOLING_RANK = 0, 3, 4
+POOLING_OF_MODEL, POOLING_LAST, POOLING_RANK = -1, 3, 4
 
 
 def model_params(params: ModelParams, progress: Any) -> Any:
@@ -93,7 +93,7 @@ def context_params(params: ContextParams, info: ModelInfo) -> Any:
         "n_threads_batch": params.threads_batch,
         "ctx_type": C.LLAMA_CONTEXT_TYPE_DEFAULT,
         "rope_scaling_type": C.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED,  # the model's
-        "pooling_type": pooling(info) if params.embeddings else POOLING_NONE,
+        "pooling_type": _pooling(info) if params.embeddings else POOLING_OF_MODEL,
         "attention_type": C.LLAMA_ATTENTION_TYPE_UNSPECIFIED,  # the model's
         "flash_attn_type": FLASH_ATTENTION[params.flash_attention],
         "rope_freq_base": 0.0,  # 0 and -1: the model's
@@ -123,10 +123,14 @@ def context_params(params: ContextParams, info: ModelInfo) -> Any:
     return _fill(C.llama_context_default_params(), values)
 
 
-def pooling(info: ModelInfo) -> int:
+def _pooling(info: ModelInfo) -> int:
     """The model's way to one vector per text; that of its last token if it has none."""
-    own = int(info.metadata.get(f"{info.architecture}.pooling_type", POOLING_NONE))
-    return own if own > POOLING_NONE else POOLING_LAST
+    return POOLING_OF_MODEL if own_pooling(info) > 0 else POOLING_LAST
+
+
+def own_pooling(info: ModelInfo) -> int:
+    """The number that the file gives, 0 for none."""
+    return int(info.metadata.get(f"{info.architecture}.pooling_type", 0))
 
 
 def check_context(params: ContextParams, info: ModelInfo, longest: int | None) -> None:

@@ -1,0 +1,95 @@
+"""
+The options that several commands share, and what they do with them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from llmcore.model import Model
+
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="The model file, such as model.gguf.")
+]
+Backend = Annotated[
+    str, typer.Option(help="The engine: a name from 'llmcore backends', or auto.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="End each answer after so many tokens.")
+]
+Temperature = Annotated[
+    float, typer.Option(min=0.0, help="0 always takes the most likely token.")
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="Repeat the same random choices.")
+]
+ContextSize = Annotated[
+    int | None,
+    typer.Option(min=8, help="Tokens to remember; as the model likes if not given."),
+]
+System = Annotated[
+    str | None, typer.Option(help="What the model is told before the conversation.")
+]
+GpuLayers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Layers to place on a GPU; all if there is one."),
+]
+
+
+@contextmanager
+def open_model(
+    path: Path, *, backend: str, gpu_layers: int | None = None
+) -> Iterator[Model]:
+    """A loaded model for a block, with a progress bar on a terminal."""
+    from llmcore.llama import get_llama
+
+    with get_llama(backend) as llama, _progress_bar(path.name) as progress:
+        model = llama.load_model(
+            path,
+            progress=progress.update,
+            gpu_layers="auto" if gpu_layers is None else gpu_layers,
+        )
+        progress.close()
+        yield model
+
+
+class _Progress:
+    """Shows the share of a load; does nothing when no one looks."""
+
+    def __init__(self, name: str) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self._bar = Progress(console=console, transient=True)
+        self._bar.disable = not console.is_terminal
+        self._task = self._bar.add_task(f"loading {name}", total=1.0)
+        self._bar.start()
+
+    def update(self, share: float) -> None:
+        self._bar.update(self._task, completed=share)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[_Progress]:
+    progress = _Progress(name)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def write(text: str) -> None:
+    """Show a piece of an answer at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,617 @@
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from llmcore.errors import BusyError, DisposedError, DisposeError, DisposeTimeoutError
+from llmcore.lifecycle import Lease, Operation, Resource
+from llmcore.lifecycle.node import TREE
+
+from .kit import (
+    PATIENCE,
+    Gate,
+    Ledger,
+    eventually,
+    run_in_thread,
+    struck,
+    until_disposed,
+    until_freed,
+    used_elsewhere,
+    waiting,
+)
+
+
+def disposal_threads() -> int:
+    return sum(t.name == "llmcore-dispose" for t in threading.enumerate())
+
+
+class TestWaiting:
+    def test_for_a_use(self, ledger: Ledger) -> None:
+        """Disposing waits for a use in another thread."""
+        model = ledger.make("model")
+        with used_elsewhere(ledger, model) as gate:
+            task = run_in_thread(model.dispose)
+            until_disposed(model)
+            eventually(waiting)
+
+            assert ledger.freed == []
+            gate.open()
+            task.result()
+
+        assert ledger.freed == ["model"]
+
+    def test_for_a_use_below(self, ledger: Ledger) -> None:
+        """Nothing above a used child is freed before that use ends."""
+        model = ledger.make("model")
+        context = ledger.make("context", model)
+        with used_elsewhere(ledger, context) as gate:
+            task = run_in_thread(model.dispose)
+            until_disposed(model, context)
+            eventually(waiting)
+
+            assert ledger.freed == []
+            gate.open()
+            task.result()
+
+        assert ledger.freed == ["context", "model"]
+
+    def test_new_uses_refused(self, ledger: Ledger) -> None:
+        """While a disposal waits, everything new is refused."""
+        model = ledger.make("model")
+        with used_elsewhere(ledger, model) as gate:
+            task = run_in_thread(model.dispose)
+            until_disposed(model)
+
+            with pytest.raises(DisposedError):
+                model._use().__enter__()
+            with pytest.raises(DisposedError):
+                Operation(model._node)
+
+            gate.open()
+            task.result()
+
+    def test_all_disposers(self, ledger: Ledger) -> None:
+        """Every concurrent disposer returns only when the memory is back."""
+        gate = Gate()
+        model = ledger.make("model", during_free=gate.cross)
+        tasks = [run_in_thread(model.dispose) for _ in range(4)]
+        gate.reached()
+        eventually(lambda: waiting() == 3)
+
+        assert all(task.running for task in tasks)
+        gate.open()
+        for task in tasks:
+            task.result()
+        assert ledger.freed == ["model"]
+
+    def test_parent_disposer(self, ledger: Ledger) -> None:
+        """A disposer of the parent waits for the child that another one frees."""
+        gate = Gate()
+        model = ledger.make("model")
+        child = ledger.make("child", model, during_free=gate.cross)
+        first = run_in_thread(child.dispose)
+        gate.reached()
+        second = run_in_thread(model.dispose)
+        eventually(waiting)
+
+        assert ledger.freed == ["child"]  # it is in there
+        assert model._node.handle is not None
+        gate.open()
+        first.result()
+        second.result()
+        assert ledger.freed == ["child", "model"]
+
+    def test_only_the_one_who_frees_hears(self, ledger: Ledger) -> None:
+        """A teardown's error is raised once, to the disposer that ran it."""
+        gate = Gate()
+        model = ledger.make("model", during_free=gate.cross, fail=ValueError())
+        first = run_in_thread(model.dispose)
+        gate.reached()
+        second = run_in_thread(model.dispose)
+        eventually(waiting)
+        gate.open()
+
+        with pytest.raises(DisposeError):
+            first.result()
+        second.result()
+
+    def test_created_meanwhile(self, ledger: Ledger) -> None:
+        """A child made while its parent is being disposed is torn down at once."""
+        gate = Gate()
+        model = ledger.make("model")
+        child = ledger.make("child", model, during_free=gate.cross)
+        task = run_in_thread(model.dispose)
+        gate.reached()
+
+        with pytest.raises(DisposedError):
+            ledger.make("late", model)
+
+        assert ledger.freed == ["child", "late"]
+        gate.open()
+        task.result()
+        assert child.disposed
+
+    def test_many_disposers(self, ledger: Ledger) -> None:
+        """Disposers of every node of a tree at once free each node once, in order."""
+        for round in range(20):
+            top = ledger.make(f"top{round}")
+            middle = [ledger.make(f"middle{round}.{i}", top) for i in range(2)]
+            leaves = [ledger.make(f"leaf{round}.{i}", middle[i % 2]) for i in range(4)]
+            start = threading.Barrier(7)
+
+            def work(start: threading.Barrier, resource: Resource) -> None:
+                start.wait(PATIENCE)
+                resource.dispose()
+
+            tasks = [
+                run_in_thread(partial(work, start, r)) for r in [top, *middle, *leaves]
+            ]
+            for task in tasks:
+                task.result()
+            assert len(ledger.freed) == 7 * (round + 1)
+
+
+class TestTimeout:
+    def test_names_thread(self, ledger: Ledger) -> None:
+        """A disposal that gives up names the object and the thread that is inside."""
+        model = ledger.make("model")
+        with used_elsewhere(ledger, model, "decoder"):
+            with pytest.raises(DisposeTimeoutError, match=r"model#.*'decoder'"):
+                model.dispose(timeout=0)
+
+            assert model.disposed
+            assert ledger.freed == []
+        until_freed(model)
+
+    def test_freed_later(self, ledger: Ledger) -> None:
+        """What was given up is freed by itself, all of it, when the use ends."""
+        model = ledger.make("model")
+        context = ledger.make("context", model)
+        with (
+            used_elsewhere(ledger, context),
+            pytest.raises(DisposeTimeoutError, match="context"),
+        ):
+            model.dispose(timeout=0)
+
+        until_freed(model, context)
+        assert ledger.freed == ["context", "model"]
+
+    def test_again(self, ledger: Ledger) -> None:
+        """Disposing again waits again."""
+        model = ledger.make("model")
+        with used_elsewhere(ledger, model) as gate:
+            with pytest.raises(DisposeTimeoutError):
+                model.dispose(timeout=0)
+            task = run_in_thread(model.dispose)
+            eventually(lambda: waiting() == 2)
+            gate.open()
+            task.result()
+            assert ledger.freed == ["model"]
+
+    def test_enough(self, ledger: Ledger) -> None:
+        """Without anybody inside even no time is enough."""
+        model = ledger.make("model")
+
+        model.dispose(timeout=0)
+
+        assert ledger.freed == ["model"]
+
+    @pytest.mark.xfail(strict=True, reason="each timeout starts one more thread")
+    def test_polling(self, ledger: Ledger) -> None:
+        """Polling with a timeout leaves one thread behind, not one a poll."""
+        model = ledger.make("model")
+        with used_elsewhere(ledger, model):
+            for _ in range(5):
+                with pytest.raises(DisposeTimeoutError):
+                    model.dispose(timeout=0)
+            threads = disposal_threads()
+        until_freed(model)
+
+        assert threads == 1
+
+    @pytest.mark.xfail(strict=True, reason="the hand-over drops earlier errors")
+    def test_error_before(self, ledger: Ledger, unraisable: list[Any]) -> None:
+        """A teardown that raised before the timeout is not forgotten."""
+        model = ledger.make("model")
+        used = ledger.make("used", model)
+        ledger.make("failing", model, fail=ValueError("lost"))
+        with used_elsewhere(ledger, used), pytest.raises(DisposeTimeoutError):
+            model.dispose(timeout=0)
+        until_freed(model)
+        for thread in threading.enumerate():
+            if thread.name == "llmcore-dispose":
+                thread.join(PATIENCE)
+
+        assert [type(shown.exc_value) for shown in unraisable] == [DisposeError]
+
+
+class TestFromInside:
+    def test_returns(self, ledger: Ledger) -> None:
+        """Disposing from inside a use returns at once and frees after that use."""
+        model = ledger.make("model")
+        with ledger.use(model):
+            model.dispose()
+            assert model.disposed
+            assert ledger.freed == []
+
+        until_freed(model)
+        assert ledger.freed == ["model"]
+
+    def test_cancels_first(self, ledger: Ledger) -> None:
+        """By the time it returns, the running work is cancelled."""
+        told: list[str] = []
+        model = ledger.make("model", interrupt=lambda: told.append("interrupt"))
+        with ledger.use(model), Operation(model._node, lambda: told.append("cancel")):
+            model.dispose()
+            assert told == ["cancel", "interrupt"]
+
+        until_freed(model)
+
+    def test_from_a_child(self, ledger: Ledger) -> None:
+        """Disposing the parent from inside a use of the child works as well."""
+        model = ledger.make("model")
+        context = ledger.make("context", model)
+        with ledger.use(context):
+            model.dispose()
+            assert context.disposed
+
+        until_freed(model)
+
+    def test_crossed(self, ledger: Ledger) -> None:
+        """Two threads, each inside one, may dispose the other's."""
+        a, b = ledger.make("a"), ledger.make("b")
+        both_inside = threading.Barrier(2)
+
+        def work(mine: Resource, other: Resource) -> None:
+            with ledger.use(mine):
+                both_inside.wait(PATIENCE)
+                other.dispose()
+
+        tasks = [run_in_thread(lambda: work(a, b)), run_in_thread(lambda: work(b, a))]
+        for task in tasks:
+            task.result()
+
+        until_freed(a, b)
+
+    def test_crossed_exclusive(self, ledger: Ledger) -> None:
+        """Two threads, each exclusively inside one, get errors and no deadlock."""
+        a = ledger.make("a", exclusion=threading.Lock())
+        b = ledger.make("b", exclusion=threading.Lock())
+        both_inside, both_tried = threading.Barrier(2), threading.Barrier(2)
+
+        def work(mine: Resource, other: Resource) -> None:
+            with ledger.use(mine):
+                both_inside.wait(PATIENCE)
+                with pytest.raises(BusyError):
+                    other._use().__enter__()
+                both_tried.wait(PATIENCE)
+
+        tasks = [run_in_thread(lambda: work(a, b)), run_in_thread(lambda: work(b, a))]
+        for task in tasks:
+            task.result()
+        a.dispose()
+        b.dispose()
+
+
+class TestInflight:
+    def test_wait_finishes(self, ledger: Ledger) -> None:
+        """Waiting admits the uses of what runs, refuses others, and frees at its end."""
+        model = ledger.make("model")
+        with Operation(model._node) as operation:
+            task = run_in_thread(lambda: model.dispose(inflight="wait"))
+            until_disposed(model)
+
+            with ledger.use(model, operation):
+                pass
+            with pytest.raises(DisposedError), ledger.use(model):
+                pass
+            with pytest.raises(DisposedError):
+                Operation(model._node)
+            assert ledger.freed == []
+        task.result()
+
+        assert ledger.freed == ["model"]
+
+    def test_wait_not_cancelled(self, ledger: Ledger) -> None:
+        """What is waited for is not cancelled."""
+        cancelled: list[int] = []
+        model = ledger.make("model")
+        with Operation(model._node, lambda: cancelled.append(1)):
+            task = run_in_thread(lambda: model.dispose(inflight="wait"))
+            eventually(waiting)
+        task.result()
+
+        assert not cancelled
+
+    def test_wait_below(self, ledger: Ledger) -> None:
+        """Work on a child that needs its parent finishes too."""
+        model = ledger.make("model")
+        context = ledger.make("context", model)
+        with Operation(context._node) as operation:
+            task = run_in_thread(lambda: model.dispose(inflight="wait"))
+            until_disposed(model)
+            with ledger.use(context, operation), ledger.use(model, operation):
+                assert ledger.freed == []
+        task.result()
+
+    def test_cancel(self, ledger: Ledger) -> None:
+        """Cancelling asks the work once, and its next use raises."""
+        cancelled: list[int] = []
+        model = ledger.make("model")
+        with Operation(model._node, lambda: cancelled.append(1)) as operation:
+            model.dispose()
+            with pytest.raises(DisposedError):
+                model._use(operation).__enter__()
+
+        assert cancelled == [1]
+
+    def test_escalation(self, ledger: Ledger) -> None:
+        """A second disposer that cancels ends the patience of the first; asked once."""
+        cancelled: list[int] = []
+        model = ledger.make("model")
+        with Operation(model._node, lambda: cancelled.append(1)) as operation:
+            patient = run_in_thread(lambda: model.dispose(inflight="wait"))
+            eventually(waiting)
+
+            run_in_thread(model.dispose).result()
+            patient.result()
+
+            with pytest.raises(DisposedError):
+                model._use(operation).__enter__()
+        assert cancelled == [1]
+        assert ledger.freed == ["model"]
+
+    def test_escalation_from_above(self, ledger: Ledger) -> None:
+        """Disposing the parent with cancel ends a patient disposal of the child."""
+        model = ledger.make("model")
+        context = ledger.make("context", model)
+        with Operation(context._node):
+            patient = run_in_thread(lambda: context.dispose(inflight="wait"))
+            eventually(waiting)
+
+            run_in_thread(model.dispose).result()
+            patient.result()
+
+    def test_wait_timeout(self, ledger: Ledger) -> None:
+        """Patience may have an end, too."""
+        model = ledger.make("model")
+        with Operation(model._node):
+            with pytest.raises(DisposeTimeoutError, match="running work"):
+                model.dispose(inflight="wait", timeout=0)
+            assert ledger.freed == []
+
+        until_freed(model)
+
+    def test_failing_cancel(self, ledger: Ledger, unraisable: list[Any]) -> None:
+        """A cancel or an interrupt that raises is shown, and stops nothing."""
+
+        def fail() -> None:
+            raise ValueError("deaf")
+
+        model = ledger.make("model", interrupt=fail)
+        with Operation(model._node, fail):
+            model.dispose()
+
+        assert ledger.freed == ["model"]
+        assert [str(shown.exc_value) for shown in unraisable] == ["deaf", "deaf"]
+
+    def test_interrupt(self, ledger: Ledger) -> None:
+        """The interrupt of a handle ends the use that a disposal waits for."""
+        gate = Gate()
+        model = ledger.make("model", interrupt=gate.open)
+
+        def work() -> None:
+            with ledger.use(model):
+                gate.cross()
+
+        task = run_in_thread(work)
+        gate.reached()
+        model.dispose()
+
+        task.result()
+
+    @pytest.mark.xfail(strict=True, reason="the interrupt is not a use")
+    def test_interrupt_is_a_use(self, ledger: Ledger) -> None:
+        """A handle is not freed while its interrupt runs."""
+        gate = Gate()
+        model = ledger.make("model", interrupt=gate.cross)
+        first = run_in_thread(model.dispose)
+        gate.reached()
+        model._node.interrupt = None  # the second one does not stop at the gate
+        second = run_in_thread(lambda: model.dispose(timeout=0))
+        try:
+            with pytest.raises(DisposeTimeoutError):
+                second.result()
+            assert ledger.freed == []
+        finally:
+            gate.open()
+            first.result()
+
+    @pytest.mark.xfail(strict=True, reason="the interrupt is not a use")
+    def test_no_interrupt_after(self, ledger: Ledger) -> None:
+        """A handle whose teardown began is not interrupted any more."""
+        gate, told = Gate(), list[str]()
+        model = ledger.make(
+            "model",
+            during_free=gate.cross,
+            interrupt=lambda: told.append("freed" if ledger.freed else "alive"),
+        )
+        first = run_in_thread(model.dispose)
+        gate.reached()
+        second = run_in_thread(model.dispose)
+        eventually(lambda: waiting() or not second.running)
+        gate.open()
+        first.result()
+        second.result()
+
+        assert told == ["alive"]
+
+
+class TestExclusion:
+    def test_never_overlaps(self, ledger: Ledger) -> None:
+        """Eight threads that use one exclusive resource never meet inside."""
+        model = ledger.make("model", exclusion=threading.Lock())
+        start = threading.Barrier(8)
+
+        def work() -> None:
+            start.wait(PATIENCE)
+            for _ in range(50):
+                with ledger.use(model):
+                    pass
+
+        tasks = [run_in_thread(work) for _ in range(8)]
+        for task in tasks:
+            task.result()
+        model.dispose()
+
+    def test_waiting_ends(self, ledger: Ledger) -> None:
+        """Who waits for exclusion when the resource is disposed gets that error."""
+        model = ledger.make("model", exclusion=threading.Lock())
+        with used_elsewhere(ledger, model) as gate:
+            entered = Gate()
+            entered.open()
+
+            def work() -> None:
+                entered.cross()
+                model._use().__enter__()
+
+            waiter = run_in_thread(work)
+            entered.reached()
+            disposer = run_in_thread(model.dispose)
+            until_disposed(model)
+            gate.open()
+            with pytest.raises(DisposedError):
+                waiter.result()
+            disposer.result()
+
+        assert not model._node.users
+
+    def test_lease_released_twice_at_once(self, ledger: Ledger) -> None:
+        """A lease released again in the middle of its release still ends once."""
+        with ledger.make("model") as model:
+            for at in range(12):
+                lease: Lease = model.lease()
+                with struck(at, lease.release):
+                    lease.release()
+
+                assert model._node.holds == 0
+
+
+class TestSignals:
+    def test_interrupted_drain(self, ledger: Ledger) -> None:
+        """Ctrl-C during a disposal hands the rest over, and is passed on."""
+        model = ledger.make("model")
+        context = ledger.make("context", model)
+        with used_elsewhere(ledger, context) as gate:
+            main = threading.main_thread().ident
+            assert main is not None
+
+            def strike() -> None:
+                eventually(waiting)
+                signal.pthread_kill(main, signal.SIGINT)
+
+            striker = run_in_thread(strike)
+            with pytest.raises(KeyboardInterrupt):
+                model.dispose()
+            striker.result()
+            assert ledger.freed == []
+            gate.open()
+
+        until_freed(model, context)
+        assert ledger.freed == ["context", "model"]
+
+    @pytest.mark.parametrize("inflight", ["cancel", "wait"])
+    def test_handler_anywhere_in_dispose(self, ledger: Ledger, inflight: Any) -> None:
+        """A handler that disposes, at any line of a disposal, neither hangs nor harms."""
+
+        def scenario(at: int) -> bool:
+            model = ledger.make(f"model{at}", interrupt=lambda: None)
+            child = ledger.make(f"child{at}", model)
+            with struck(at, model.dispose) as hit:
+                child.dispose(inflight=inflight)
+                model.dispose(inflight=inflight)
+            until_freed(model, child)
+            return hit()
+
+        run_at_every_line(scenario)
+
+    @pytest.mark.parametrize("exclusive", [False, True])
+    def test_handler_anywhere_in_use(self, ledger: Ledger, exclusive: bool) -> None:
+        """A handler that disposes, at any line of a use, neither hangs nor harms."""
+
+        def scenario(at: int) -> bool:
+            lock = threading.Lock() if exclusive else None
+            model = ledger.make(f"model{at}", exclusion=lock)
+            with struck(at, model.dispose) as hit:
+                try:
+                    with ledger.use(model):
+                        pass
+                except DisposedError:
+                    assert model.disposed
+            model.dispose()
+            until_freed(model)
+            assert lock is None or not lock.locked()
+            return hit()
+
+        run_at_every_line(scenario)
+
+    def test_handler_anywhere_in_creation(self, ledger: Ledger) -> None:
+        """A handler that disposes the parent at any line of a creation does no harm."""
+
+        def scenario(at: int) -> bool:
+            model = ledger.make(f"model{at}")
+            with struck(at, model.dispose) as hit:
+                try:
+                    ledger.make(f"child{at}", model).move_to(None)
+                except DisposedError:
+                    assert model.disposed
+            model.dispose()
+            until_freed(model)
+            assert ledger.handles[f"child{at}"].frees == 1
+            return hit()
+
+        run_at_every_line(scenario)
+
+    @pytest.mark.xfail(strict=True, reason="a claimed node is not handed over")
+    def test_interrupted_anywhere(self, ledger: Ledger) -> None:
+        """After Ctrl-C at any line of a disposal the rest is still freed, once."""
+
+        def strike() -> None:
+            raise KeyboardInterrupt
+
+        def scenario(at: int) -> bool:
+            model = ledger.make(f"model{at}", interrupt=lambda: None)
+            child = ledger.make(f"child{at}", model)
+            with struck(at, strike) as hit:
+                try:
+                    model.dispose()
+                except KeyboardInterrupt:
+                    pass
+            model.dispose(timeout=1)
+            until_freed(model, child)
+            return hit()
+
+        run_at_every_line(scenario)
+
+    def test_unused_in_a_section(self, ledger: Ledger) -> None:
+        """In the middle of a section of the kernel nothing is disposed as unused."""
+        with ledger.make("model") as model, TREE:
+            assert not model.dispose_if_unused()
+            assert not model.disposed
+
+
+def run_at_every_line(scenario: Callable[[int], bool]) -> None:
+    """Run with 0, 1, 2, ... until the strike comes too late; in a watched thread."""
+
+    def work() -> int:
+        at = 0
+        while scenario(at):
+            at += 1
+        return at
+
+    assert run_in_thread(work).result() > 10
