@@ -78,7 +78,6 @@ def pytest_configure(config: pytest.Config) -> None:
     target = config.hook.pytest_llmcore_target(config=config)
     if target is None:
         return
-    config.addinivalue_line("filterwarnings", "error")
     from llmcore_conformance import fixtures
     from llmcore_conformance.run import Run
 

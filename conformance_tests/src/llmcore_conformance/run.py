@@ -27,6 +27,9 @@ from llmcore_conformance.profiles import PROFILES, profile_clauses
 from llmcore_conformance.report import TestRecord, build_report
 from llmcore_conformance.target import Target, find_target
 
+WARNINGS = ("error", "ignore:.*was never disposed:ResourceWarning")
+"""All warnings are errors, but a test need not dispose what it does not judge."""
+
 
 class Run:
     """
@@ -93,6 +96,8 @@ class Run:
         for item, clause in marked:
             if clause is not None:
                 self.tests[item.nodeid] = TestRecord(clause=clause.id)
+                for rule in WARNINGS:
+                    item.add_marker(pytest.mark.filterwarnings(rule))
         self._expect_deviations(marked)
         wanted = self._wanted()
         dropped = [i for i, clause in marked if clause and clause.id not in wanted]

@@ -62,8 +62,8 @@ class Target:
 
     def capabilities(self) -> frozenset[Capability]:
         """What the model under test can do on this backend."""
-        with self.open() as llama:
-            return self.load(llama).capabilities
+        with self.open() as llama, self.load(llama) as model:
+            return model.capabilities
 
 
 def find_target(name: str, model_path: str | Path | None = None) -> Target:

@@ -1,0 +1,79 @@
+"""
+The suite catches every mutant, by the clause that is meant to, and says so in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llmcore_conformance.clauses import load_clauses
+from mutants import load_mutants
+
+Reports = Callable[[str], dict[str, Any]]
+
+MUTANTS = load_mutants()
+CLAUSES = load_clauses()
+UNHELPFUL = ("AttributeError", "TypeError", "NameError", "KeyError", "IndexError")
+
+
+def failing(report: dict[str, Any]) -> dict[str, list[str]]:
+    """The failing clauses of a report, and what was said about each."""
+    return {
+        id: entry["failures"]
+        for id, entry in report["clauses"].items()
+        if entry["outcome"] in ("fail", "crash")
+    }
+
+
+@pytest.mark.parametrize("name", sorted(MUTANTS))
+def test_a_mutant_is_caught_by_its_clause_and_by_no_other(
+    reports: Reports, name: str
+) -> None:
+    """Exactly the clause that a mutant breaks fails."""
+    mutant = MUTANTS[name]
+    found = failing(reports(name))
+    text = "\n\n".join(message for messages in found.values() for message in messages)
+    assert set(found) - set(mutant.also) == {mutant.kills}, text
+
+
+@pytest.mark.parametrize("name", sorted(MUTANTS))
+def test_a_caught_mutant_makes_the_result_a_failure(
+    reports: Reports, name: str
+) -> None:
+    """A broken clause that binds makes a profile fail; another does not."""
+    results = {profile["result"] for profile in reports(name)["profiles"]}
+    binding = CLAUSES[MUTANTS[name].kills].binding
+    assert ("failure" in results) is binding
+
+
+@pytest.mark.parametrize("name", sorted(MUTANTS))
+def test_the_message_says_what_is_broken(reports: Reports, name: str) -> None:
+    """A failure names the clause and its sentence, and is no accident of the test."""
+    clause = CLAUSES[MUTANTS[name].kills]
+    messages = failing(reports(name)).get(clause.id, [])
+    assert messages, "the clause did not fail"
+    for message in messages:
+        assert clause.id in message
+        assert clause.text in message
+        seen = message.rpartition("\nseen ")[2].partition(": ")[2]
+        assert not seen.startswith(UNHELPFUL), message
+
+
+def test_each_mutant_breaks_a_clause_of_the_spec() -> None:
+    """A mutant names a clause that exists."""
+    named = {id for m in MUTANTS.values() for id in (m.kills, *m.also)}
+    assert named <= set(CLAUSES)
+
+
+def test_each_binding_clause_has_a_mutant() -> None:
+    """What no mutant breaks, no test may claim to prove."""
+    killed = {mutant.kills for mutant in MUTANTS.values()}
+    binding = {id for id, clause in CLAUSES.items() if clause.binding}
+    assert sorted(binding - killed - UNBREAKABLE.keys()) == []
+
+
+UNBREAKABLE: dict[str, str] = {}
+"""Binding clauses that the null backend cannot break, with the reason."""
