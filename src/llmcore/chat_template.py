@@ -110,13 +110,32 @@ class ChatTemplate:
         for name in set(variables).intersection(_RESERVED):
             raise ValueError(f"{name!r} is not a free variable: rename it")
         shield = self._guard.shield([message["content"] for message in messages])
+        values = {**variables, **self._fixed}
+        values["add_generation_prompt"] = add_generation_prompt
+        parts = self._parts(messages, values, shield, shield.cover)
+        if any(map(shield.needs_care, (message["content"] for message in messages))):
+            careful = self._parts(messages, values, shield, shield.cover_carefully)
+            if _numbers(careful) != _numbers(parts):
+                return careful
+        return parts
+
+    def _parts(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        values: Mapping[str, Any],
+        shield: _Shield,
+        cover: Callable[[str], str],
+    ) -> list[Part]:
         guarded = [
-            {"role": message["role"], "content": shield.cover(message["content"])}
+            {"role": message["role"], "content": cover(message["content"])}
             for message in messages
         ]
-        values = {**variables, **self._fixed, "messages": guarded}
-        values["add_generation_prompt"] = add_generation_prompt
+        values = {**values, "messages": guarded}
         return self._guard.split(_rendered(self._template, values, shield), shield)
+
+
+def _numbers(parts: list[Part]) -> list[int]:
+    return [part for part in parts if isinstance(part, int)]
 
 
 def _check_messages(messages: Sequence[Mapping[str, str]]) -> None:
@@ -149,6 +168,9 @@ class _Guard:
         self.token = re.compile(f"({either})")
         self.start = re.compile(f"(?={either})")
         self.longest = len(longest_first[0]) if longest_first else 0
+        first = "".join({re.escape(text[0]) for text in self.numbers})
+        last = "".join({re.escape(text[-1]) for text in self.numbers})
+        self.edge = re.compile(f"(?<=[{first}])|(?=[{last}])" if first else r"(?!)")
         self.singles = [text for text in self.numbers if len(text) == 1]
         self.prefixes = {text[:n] for text in self.numbers for n in range(1, len(text))}
         self.suffixes = {text[n:] for text in self.numbers for n in range(1, len(text))}
@@ -186,14 +208,35 @@ class _Shield:
         self.sentinels = re.compile(f"{self.sentinel}|{re.escape(escaped)}")
 
     def cover(self, text: str) -> str:
+        return self._broken(text, self._breaks(text))
+
+    def needs_care(self, text: str) -> bool:
+        """Whether a template that removes characters could make a control token."""
+        return self.guard.edge.search(text) is not None
+
+    def cover_carefully(self, text: str) -> str:
+        """
+        Break at each character that starts or ends a control token.
+
+        Then no removal of other characters makes one. It is used only where it makes
+        a difference, since it also hides such text from a template that looks for it.
+        """
+        edges = {match.start() for match in self.guard.edge.finditer(text)}
+        return self._broken(text, self._breaks(text) | edges)
+
+    def _breaks(self, text: str) -> set[int]:
         breaks = {match.start() + 1 for match in self.guard.start.finditer(text)}
+        core = text.strip()
         left, right = len(text) - len(text.lstrip()), len(text.rstrip())
-        for edge in (0, left):
+        for edge, piece in ((0, text), (left, core)):
             breaks.update(self._ends_of_tokens(text, edge))
+            if piece and any(piece in token for token in self.guard.numbers):
+                breaks.add(edge)
         for edge in (right, len(text)):
             breaks.update(self._starts_of_tokens(text, edge))
-        if text and any(text.strip() in token for token in self.guard.numbers):
-            breaks.add(left)
+        return breaks
+
+    def _broken(self, text: str, breaks: set[int]) -> str:
         edges = [0, *sorted(breaks), len(text)]
         pieces = (text[start:end] for start, end in itertools.pairwise(edges))
         return self.sentinel.join(pieces).translate(self.stand_ins)
@@ -221,7 +264,7 @@ def _unused(text: str) -> Iterator[str]:
     raise ChatTemplateError("the messages use every private-use character of Unicode")
 
 
-# -- the template engine, imported when first needed -------------------------------------
+# -- the template engine, imported when first needed ---------------------------------
 
 
 def _compiled(source: str, clock: Callable[[], datetime.datetime]) -> Template:

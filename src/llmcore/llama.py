@@ -47,7 +47,8 @@ def get_llama(backend: str | Backend = "auto") -> Llama:
 
     Args:
         backend: The name of an installed backend, ``"distribution:name"``, ``"auto"``
-            for the best one installed, or a `Backend` object of your own.
+            for the one that the environment variable ``LLMCORE_BACKEND`` names, else
+            the best one installed, or a `Backend` object of your own.
 
     Raises:
         UnknownBackendError: No plugin provides it; the message lists what there is.
@@ -64,6 +65,8 @@ def get_llama(backend: str | Backend = "auto") -> Llama:
         return Llama(backend, info)
     from llmcore.plugins import BackendRequest, registry
 
+    if backend == "auto":
+        backend = os.environ.get("LLMCORE_BACKEND", "auto")
     if backend == "auto":
         chosen = registry().select(BackendRequest())
     else:

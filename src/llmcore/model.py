@@ -46,6 +46,7 @@ class Model(Resource):
         exclusion: Callable[[], threading.Lock],
     ) -> None:
         self.path = path
+        self.backend = llama.backend
         self.info: ModelInfo = native.info
         self._exclusion = exclusion
         self._pieces: dict[int, bytes] = {}

@@ -18,10 +18,10 @@ from contextvars import ContextVar
 from typing import Any
 
 from jinja2 import Template, nodes
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
-from jinja2.runtime import Context, LoopContext
+from jinja2.runtime import Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_context
 from jinja2.visitor import NodeTransformer
@@ -36,28 +36,30 @@ MAX_TEXT = 8 * 2**20
 MAX_STEPS = 1_000_000
 CHARACTERS_PER_STEP = 256
 MAX_INTEGER_BITS = 1024
+NODES_PER_STEP = 32
+STEPS_PER_CALL = 4
 
-_FILTERS = (
-    "abs capitalize count d default dictsort first float int items join last length "
-    "list lower map max min reject rejectattr replace reverse select selectattr sort "
-    "string title tojson trim unique upper"
-).split()
-_METHODS: Mapping[type, frozenset[str]] = {
-    str: frozenset(
-        "capitalize count endswith find index isalnum isalpha isdecimal isdigit "
-        "islower isnumeric isspace istitle isupper join lower lstrip partition "
-        "removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip split "
-        "splitlines startswith strip title upper".split()
-    ),
-    dict: frozenset("get items keys values".split()),
-    list: frozenset("count index".split()),
-    tuple: frozenset("count index".split()),
-    LoopContext: frozenset(
-        "changed cycle depth depth0 first index index0 last length nextitem previtem "
-        "revindex revindex0".split()
-    ),
+_FILTERS = """
+    abs capitalize count d default dictsort first float int items last length list lower
+    map max min reject rejectattr reverse select selectattr sort string title trim
+    unique upper
+"""
+_METHODS: Mapping[type, str] = {
+    str: """
+        capitalize count endswith find index isalnum isalpha isdecimal isdigit islower
+        isnumeric isspace istitle isupper join lower lstrip partition removeprefix
+        removesuffix replace rfind rindex rpartition rsplit rstrip split splitlines
+        startswith strip title upper
+    """,
+    dict: "get items keys values",
+    list: "count index",
+    tuple: "count index",
+    LoopContext: """
+        changed cycle depth depth0 first index index0 last length nextitem previtem
+        revindex revindex0
+    """,
 }
-_FORBIDDEN = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+_FORBIDDEN = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block)
 
 
 class LimitError(TemplateError):
@@ -116,38 +118,65 @@ def _meter(context: Context, value: Any) -> Any:
 
 
 @pass_context
-def _each(context: Context, values: Iterable[Any]) -> Iterator[Any]:
-    return _counted(values)
+def _each(context: Context, values: Iterable[Any], steps: int) -> Iterator[Any]:
+    return _counted(values, steps)
 
 
-def _counted(values: Iterable[Any]) -> Iterator[Any]:
+def _counted(values: Iterable[Any], steps: int = 1) -> Iterator[Any]:
     budget = _budget.get()
     for value in values:
-        budget.pay(1)
+        budget.pay(steps)
         yield value
 
 
-def _paying(function: Callable[..., Any]) -> Callable[..., Any]:
+@pass_context
+def _pay(context: Context, steps: int) -> None:
+    _budget.get().pay(steps)
+
+
+def _paying(function: Callable[..., Any], *free: type) -> Callable[..., Any]:
     """The same filter or test, paying for its arguments and its result."""
 
     @functools.wraps(function)
     def paying(*args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):
-            _metered(value)
+            if not isinstance(value, free):
+                _metered(value)
         return _metered(function(*args, **kwargs))
 
     return paying
 
 
+def _filter(node: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(node, name, [*args], [], None, None, lineno=node.lineno)
+
+
+def _steps(node: nodes.Node) -> nodes.Const:
+    """What one pass through these statements costs, calls and loops apart."""
+    inner = list(node.find_all(nodes.Node))
+    text = sum(len(n.data) for n in inner if isinstance(n, nodes.TemplateData))
+    steps = 1 + len(inner) // NODES_PER_STEP + text // CHARACTERS_PER_STEP
+    return nodes.Const(steps, lineno=node.lineno)
+
+
 class _Meters(NodeTransformer):
     """Puts a meter wherever a template reads or makes something without a call."""
 
-    def _metered(self, node: nodes.Expr, name: str = "_meter") -> nodes.Expr:
-        return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+    def _metered(self, node: nodes.Expr) -> nodes.Expr:
+        return _filter(node, "_meter")
+
+    def _paid_body(self, node: Any) -> nodes.Node:
+        steps = _steps(node)
+        self.generic_visit(node)
+        node.body.insert(0, nodes.ExprStmt(_filter(steps, "_pay"), lineno=node.lineno))
+        return node  # type: ignore[no-any-return]
+
+    visit_Macro = visit_CallBlock = _paid_body  # noqa: N815
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
-        self.generic_visit(node)
-        node.iter = self._metered(node.iter, "_each")  # type: ignore[arg-type]
+        steps = _steps(node)
+        self._paid_body(node)
+        node.iter = _filter(node.iter, "_each", steps)  # type: ignore[arg-type]
         return node
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
@@ -178,10 +207,6 @@ class _Meters(NodeTransformer):
         self.generic_visit(node)
         return self._metered(node)
 
-    def visit_TemplateData(self, node: nodes.TemplateData) -> nodes.Node:
-        short = len(node.data) < CHARACTERS_PER_STEP
-        return node if short else self._metered(nodes.Const(node.data))
-
 
 # -- the environment -----------------------------------------------------------------
 
@@ -194,13 +219,17 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if not super().is_safe_attribute(obj, attr, value):
             return False
-        return isinstance(obj, Namespace) or attr in _METHODS.get(type(obj), ())
+        return isinstance(obj, Namespace) or attr in _METHODS.get(type(obj), "").split()
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        kind = type(obj).__name__
+        raise SecurityError(f"the attribute {attribute!r} of a {kind} is not allowed")
 
     def wrap_str_format(self, value: Any) -> None:
         """``str.format`` is no listed method; the general check refuses it."""
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        _budget.get().pay(1)
+        _budget.get().pay(STEPS_PER_CALL)
         if isinstance(__obj, LoopContext):
             args = tuple(map(_counted, args))
         elif isinstance(owner := getattr(__obj, "__self__", None), str):
@@ -302,11 +331,15 @@ def _environment(clock: Clock) -> _Sandbox:
         extensions=[LoopControlExtension, _Generation],
         finalize=_metered,
     )
-    own = {"tojson": _to_json, "join": _join, "replace": _replace, "safe": str}
-    filters = {name: environment.filters[name] for name in _FILTERS} | own
+    filters: dict[str, Callable[..., Any]] = {
+        **{name: environment.filters[name] for name in _FILTERS.split()},
+        **{"tojson": _to_json, "join": _join, "replace": _replace, "safe": str},
+    }
     paying = {name: _paying(function) for name, function in filters.items()}
-    environment.filters = {**paying, "_meter": _meter, "_each": _each}
-    environment.tests = {n: _paying(test) for n, test in environment.tests.items()}
+    environment.filters = {**paying, "_meter": _meter, "_each": _each, "_pay": _pay}
+    environment.tests = {
+        name: _paying(test, Namespace) for name, test in environment.tests.items()
+    }
     kept = {name: environment.globals[name] for name in ("range", "dict", "namespace")}
     environment.globals = {
         **kept,
@@ -332,7 +365,7 @@ def compile_template(source: str, clock: Clock) -> Template:
     environment = _environment(clock)
     tree = environment.parse(source)
     if next(tree.find_all(_FORBIDDEN), None) is not None:
-        raise LimitError("include, import and extends are not allowed")
+        raise LimitError("include, import, extends and block are not allowed")
     return environment.from_string(_Meters().visit(tree))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from attrs import Attribute, evolve, field, frozen
+from attrs.validators import instance_of
 
 from llmcore.params import (
     KV_TYPES,
@@ -111,8 +112,8 @@ class BackendInfo:
     factory: str = field()
     summary: str = ""
     capabilities: frozenset[Capability] = frozenset()
-    formats: tuple[str, ...] = ()
-    requires: tuple[str, ...] = ()
+    formats: tuple[str, ...] = field(default=(), validator=instance_of(tuple))
+    requires: tuple[str, ...] = field(default=(), validator=instance_of(tuple))
     spec: str = SPEC_VERSION
     exclusion: Literal["context", "model", "device", "process"] = field(
         default="context", validator=one_of("context", "model", "device", "process")

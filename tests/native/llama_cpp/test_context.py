@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from llmcore.backends.llama_cpp import native_params
 from llmcore.backends.llama_cpp.backend import LlamaCppBackend
-from llmcore.backends.llama_cpp.context import LlamaCppContext
 from llmcore.backends.llama_cpp.model import LlamaCppModel
 from llmcore.backends.llama_cpp.native import C
 from llmcore.errors import CapabilityError, DecodeError, InsufficientMemoryError
 from llmcore.spi import Batch
-from llmcore.values import KV_TYPES, ContextParams, ModelInfo
+from llmcore.values import KV_TYPES, ContextParams, ModelInfo, ModelParams
 from llmcore_conformance.models import tiny_llama
 
 if TYPE_CHECKING:
@@ -272,26 +272,17 @@ def test_recurrent_remove(models: dict[str, LlamaCppModel], run: MakeRun) -> Non
     assert context.context.bounds(0) == (-1, -1)
 
 
-def test_every_field_is_set() -> None:
+def test_every_field_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """No parameter of the engine keeps a default that we did not write down."""
-    from llmcore.backends.llama_cpp import native_params
+    set_by_us: list[set[str]] = []
+    monkeypatch.setattr(native_params, "_fill", lambda _, v: set_by_us.append(set(v)))
+    native_params.model_params(ModelParams(), C.llama_progress_callback())
+    native_params.context_params(
+        ContextParams(context_size=64), ModelInfo(architecture="x", vocab_size=1)
+    )
 
-    filled: list[set[str]] = []
-    original = native_params._fill
-    native_params._fill = lambda s, v: (filled.append(set(v)), original(s, v))[1]  # type: ignore[assignment]
-    try:
-        native_params.model_params(
-            native_params.ModelParams(), C.llama_progress_callback()
-        )
-        params = native_params.resolve(ContextParams(context_size=64))
-        native_params.context_params(params, ModelInfo(architecture="x", vocab_size=1))
-    finally:
-        native_params._fill = original
-
-    for fields, structure in zip(
-        filled, (C.llama_model_params, C.llama_context_params), strict=True
-    ):
-        assert {name for name, _ in structure._fields_} == fields
+    structures = (C.llama_model_params, C.llama_context_params)
+    assert [{name for name, _ in s._fields_} for s in structures] == set_by_us
 
 
 def test_closed_has_no_pointer(llama: LlamaCppModel) -> None:
@@ -300,4 +291,3 @@ def test_closed_has_no_pointer(llama: LlamaCppModel) -> None:
     context.close()
 
     assert not {"_handle", "_memory"} & set(vars(context))
-    assert isinstance(context, LlamaCppContext)

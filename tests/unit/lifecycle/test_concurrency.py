@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable
@@ -566,37 +567,47 @@ class TestSignals:
         def scenario(at: int) -> bool:
             model = ledger.make(f"model{at}")
             with struck(at, model.dispose) as hit:
+                # Inside a use, or the parent could go before the child's handle.
                 try:
-                    ledger.make(f"child{at}", model).move_to(None)
+                    with ledger.use(model):
+                        ledger.make(f"child{at}", model).move_to(None)
                 except DisposedError:
                     assert model.disposed
             model.dispose()
             until_freed(model)
-            assert ledger.handles[f"child{at}"].frees == 1
+            made = ledger.handles.get(f"child{at}")
+            assert made is None or made.frees == 1
             return hit()
 
         run_at_every_line(scenario)
 
     @pytest.mark.xfail(strict=True, reason="a claimed node is not handed over")
-    def test_interrupted_anywhere(self, ledger: Ledger) -> None:
+    def test_interrupted_anywhere(self) -> None:
         """After Ctrl-C at any line of a disposal the rest is still freed, once."""
+        stuck: list[int] = []
+        books = Ledger()
 
         def strike() -> None:
             raise KeyboardInterrupt
 
         def scenario(at: int) -> bool:
-            model = ledger.make(f"model{at}", interrupt=lambda: None)
-            child = ledger.make(f"child{at}", model)
-            with struck(at, strike) as hit:
+            model = books.make(f"model{at}")
+            child = books.make(f"child{at}", model)
+            with struck(at, strike) as hit, contextlib.suppress(KeyboardInterrupt):
+                model.dispose()
+            for resource in (child, model):
                 try:
-                    model.dispose()
-                except KeyboardInterrupt:
-                    pass
-            model.dispose(timeout=1)
+                    resource.dispose(timeout=0.2)
+                except DisposeTimeoutError:
+                    stuck.append(at)
+                    resource._node.tearing = 0
+                    resource.dispose()
             until_freed(model, child)
             return hit()
 
         run_at_every_line(scenario)
+        assert not stuck
+        assert not books.violations
 
     def test_unused_in_a_section(self, ledger: Ledger) -> None:
         """In the middle of a section of the kernel nothing is disposed as unused."""

@@ -29,6 +29,51 @@ FLASH_ATTENTION = {"auto": -1, False: 0, True: 1}
 POOLING_OF_MODEL, POOLING_LAST, POOLING_RANK = -1, 3, 4
 
 
+# What llmcore does not offer, with the value that it stands for.
+MODEL_CONSTANTS = {
+    "devices": None,
+    "tensor_buft_overrides": None,
+    "split_mode": C.LLAMA_SPLIT_MODE_LAYER,
+    "lazy_mode": C.LLAMA_LAZY_MODE_AUTO,
+    "main_gpu": 0,
+    "tensor_split": None,
+    "progress_callback_user_data": None,
+    "kv_overrides": None,
+    "vocab_only": False,
+    "use_extra_bufts": True,
+    "no_host": False,
+    "no_alloc": False,
+    "load_mtp": False,
+}
+CONTEXT_CONSTANTS = {
+    "n_rs_seq": 0,
+    "n_outputs_max": 0,  # as many as n_batch
+    "n_outputs_max_per_seq": 1,
+    "ctx_type": C.LLAMA_CONTEXT_TYPE_DEFAULT,
+    "rope_scaling_type": C.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED,  # the model's
+    "attention_type": C.LLAMA_ATTENTION_TYPE_UNSPECIFIED,  # the model's
+    "rope_freq_base": 0.0,  # 0 and -1: the model's
+    "rope_freq_scale": 0.0,
+    "yarn_ext_factor": -1.0,
+    "yarn_attn_factor": -1.0,
+    "yarn_beta_fast": -1.0,
+    "yarn_beta_slow": -1.0,
+    "yarn_orig_ctx": 0,
+    "defrag_thold": -1.0,
+    "cb_eval": C.ggml_backend_sched_eval_callback(),
+    "cb_eval_user_data": None,
+    "abort_callback": C.ggml_abort_callback(),  # set afterwards
+    "abort_callback_data": None,
+    "no_perf": True,
+    "op_offload": True,
+    "swa_full": False,
+    "kv_unified": False,
+    "samplers": None,
+    "n_samplers": 0,
+    "ctx_other": None,
+}
+
+
 def model_params(params: ModelParams, progress: Any) -> Any:
     """
     The `llama_model_params`.
@@ -46,25 +91,12 @@ def model_params(params: ModelParams, progress: Any) -> Any:
             "use 0 or 'auto', or install llama-cpp-python built for your GPU"
         )
     values = {
-        "devices": None,
-        "tensor_buft_overrides": None,
         "n_gpu_layers": layers,
-        "split_mode": C.LLAMA_SPLIT_MODE_LAYER,
         "load_mode": _load_mode(params),
-        "lazy_mode": C.LLAMA_LAZY_MODE_AUTO,
-        "main_gpu": 0,
-        "tensor_split": None,
         "progress_callback": progress,
-        "progress_callback_user_data": None,
-        "kv_overrides": None,
-        "vocab_only": False,
         "check_tensors": params.check_tensors,
-        "use_extra_bufts": True,
-        "no_host": False,
-        "no_alloc": False,
-        "load_mtp": False,
     }
-    return _fill(C.llama_model_default_params(), values)
+    return _fill(C.llama_model_default_params(), MODEL_CONSTANTS | values)
 
 
 def _load_mode(params: ModelParams) -> int:
@@ -86,41 +118,16 @@ def context_params(params: ContextParams, info: ModelInfo) -> Any:
         # A text that is embedded must be computed at once: attention sees all of it.
         "n_ubatch": batch if params.embeddings else params.micro_batch_size,
         "n_seq_max": params.sequences,
-        "n_rs_seq": 0,
-        "n_outputs_max": 0,  # as many as n_batch
-        "n_outputs_max_per_seq": 1,
         "n_threads": params.threads,
         "n_threads_batch": params.threads_batch,
-        "ctx_type": C.LLAMA_CONTEXT_TYPE_DEFAULT,
-        "rope_scaling_type": C.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED,  # the model's
         "pooling_type": _pooling(info) if params.embeddings else POOLING_OF_MODEL,
-        "attention_type": C.LLAMA_ATTENTION_TYPE_UNSPECIFIED,  # the model's
         "flash_attn_type": FLASH_ATTENTION[params.flash_attention],
-        "rope_freq_base": 0.0,  # 0 and -1: the model's
-        "rope_freq_scale": 0.0,
-        "yarn_ext_factor": -1.0,
-        "yarn_attn_factor": -1.0,
-        "yarn_beta_fast": -1.0,
-        "yarn_beta_slow": -1.0,
-        "yarn_orig_ctx": 0,
-        "defrag_thold": -1.0,
-        "cb_eval": C.ggml_backend_sched_eval_callback(),
-        "cb_eval_user_data": None,
         "type_k": KV_TYPE_NUMBERS[params.kv_type_k],
         "type_v": KV_TYPE_NUMBERS[params.kv_type_v],
-        "abort_callback": C.ggml_abort_callback(),  # set afterwards
-        "abort_callback_data": None,
         "embeddings": params.embeddings,
         "offload_kqv": params.offload_kv,
-        "no_perf": True,
-        "op_offload": True,
-        "swa_full": False,
-        "kv_unified": False,
-        "samplers": None,
-        "n_samplers": 0,
-        "ctx_other": None,
     }
-    return _fill(C.llama_context_default_params(), values)
+    return _fill(C.llama_context_default_params(), CONTEXT_CONSTANTS | values)
 
 
 def _pooling(info: ModelInfo) -> int:
