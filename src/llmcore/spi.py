@@ -130,6 +130,8 @@ class BackendModel(abc.ABC):
             ContextCreationError: With nothing left behind and the model usable.
 
             InsufficientMemoryError: The same, for lack of memory.
+
+            ParameterError: A parameter does not suit this model; names the field.
         """
 
     @abc.abstractmethod

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmcore.backends.llama_cpp.native import C
-from llmcore.errors import BackendUnavailableError, CapabilityError
+from llmcore.errors import (
+    BackendUnavailableError,
+    CapabilityError,
+    ParameterError,
+)
 from llmcore.values import CacheKind, ContextParams, ModelInfo, ModelParams, evolve
 
 # Numbers of `enum ggml_type`, of which the binding names only some.
@@ -148,18 +152,18 @@ def check_context(params: ContextParams, info: ModelInfo, longest: int | None) -
         longest: Positions that the model knows, if there is such a limit.
 
     Raises:
-        ValueError: Names the parameter.
+        ParameterError: Names the parameter.
 
         CapabilityError: The model is for embeddings only.
     """
     size = int(params.context_size)
     if size * params.sequences > 2**32 - 256 * params.sequences:
-        raise ValueError(
+        raise ParameterError(
             f"context_size={size} times sequences={params.sequences} is more than "
             "the engine can count: make one of them smaller"
         )
     if longest is not None and size > longest:
-        raise ValueError(
+        raise ParameterError(
             f"context_size must be at most {longest}, got {size}: "
             "the model has no positions beyond the length it was trained for"
         )
@@ -177,7 +181,7 @@ def _check_blocks(field: str, kind: str, length: str, info: ModelInfo) -> None:
     head = info.metadata.get(f"{info.architecture}.attention.{length}")
     size = int(head) if head else info.embedding_size // info.heads
     if kind.startswith(("q", "iq")) and size % BLOCK:
-        raise ValueError(
+        raise ParameterError(
             f"{field}={kind!r} needs heads of a multiple of {BLOCK} values but those "
             f"of model {info.name!r} have {size}: use 'f16'"
         )
