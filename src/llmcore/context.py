@@ -122,6 +122,7 @@ class Context(Resource):
 
             ContextOverflowError: The text does not fit; nothing was changed.
         """
+        self._check()
         self.model.require(Capability.EMBEDDING)
         if not self.params.embeddings:
             raise CapabilityError(

@@ -158,6 +158,10 @@ class DecodeAbortedError(DecodeError):
     """The evaluation stopped because `abort()` was called."""
 
 
+class NoResultError(LlmcoreError, RuntimeError):
+    """Nothing to return: nothing was evaluated yet, or the answer was cut off."""
+
+
 class StateError(LlmcoreError, ValueError):
     """Saved sequence state is damaged or does not belong to this context."""
 

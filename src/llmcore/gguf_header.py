@@ -160,6 +160,8 @@ Values = Mapping[str, Value]
 
 
 class ParsedGGUF(NamedTuple):
+    """All of a header, with nothing summarised."""
+
     version: int
     data_offset: int
     values: Values

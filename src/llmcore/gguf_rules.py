@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from llmcore.gguf_header import GGUFTensor, InvalidFileError, Value, Values
 
@@ -94,12 +94,19 @@ def _check_vocabulary(values: Values) -> None:
         count = len(_array(values, key))
         if key in values and count != len(tokens):
             raise InvalidFileError(f"{key} has {count} elements, not {len(tokens)}")
-    if len(set(tokens)) != len(tokens):
+    if len(set(_names(tokens))) != len(tokens):
         raise InvalidFileError(f"{_TOKENIZER}tokens has the same token twice")
     for key in values:
         if re.fullmatch(r"tokenizer\.ggml\.\w+_token_id", key):
             integer(values, key, 0, max(len(tokens), 1) - 1)
     _check_bytes(values, {t for t in tokens if isinstance(t, bytes)}, types)
+
+
+def _names(tokens: tuple[object, ...]) -> Iterator[bytes]:
+    """The tokens as an engine tells them apart: up to a NUL, and none empty."""
+    for number, token in enumerate(tokens):
+        name = token.partition(b"\0")[0] if isinstance(token, bytes) else b""
+        yield name or b"[EMPTY_%d]" % number
 
 
 def _check_bytes(values: Values, tokens: set[bytes], types: tuple[object, ...]) -> None:
@@ -168,22 +175,25 @@ def _check_settings(values: Values, architecture: str) -> None:
 def _check_heads(
     values: Values, architecture: str, tensors: Iterable[GGUFTensor]
 ) -> None:
-    """Check head counts that are given per layer against the weights of the layer."""
-    prefix = f"{architecture}.attention"
-    heads = _array(values, f"{prefix}.head_count_kv")
-    if len(heads) < 2:
-        return
-    lengths = _array(values, f"{prefix}.key_length") + _array(
-        values, f"{prefix}.key_length_swa"
-    )
+    """Check that the attention weights divide into their heads, layer by layer."""
+
+    def numbers(name: str) -> tuple[object, ...]:
+        return _array(values, f"{architecture}.{name}")
+
+    heads = numbers("attention.head_count")
+    counts = {"q": heads, "k": numbers("attention.head_count_kv") or heads}
+    sizes = numbers("attention.key_length") + numbers("attention.key_length_swa")
     for tensor in tensors:
-        layer = re.fullmatch(r"blk\.(\d{1,3})\.attn_k\.weight", tensor.name)
-        if layer is None or len(tensor.shape) != 2:
+        found = re.fullmatch(r"blk\.(\d{1,3})\.attn_([qk])\.weight", tensor.name)
+        if found is None or len(tensor.shape) != 2 or not counts[found[2]]:
             continue
-        count = heads[int(layer[1])] if int(layer[1]) < len(heads) else 0
+        of_layers = counts[found[2]]
+        count = of_layers[min(int(found[1]), len(of_layers) - 1)]
         if not isinstance(count, int) or count < 1 or tensor.shape[1] % count:
             raise InvalidFileError(f"{tensor.name!r} does not fit {count!r} heads")
-        if lengths and tensor.shape[1] // count not in lengths:
+        if found[2] == "q":
+            sizes = sizes or (tensor.shape[1] // count,)
+        elif len(of_layers) > 1 and sizes and tensor.shape[1] // count not in sizes:
             raise InvalidFileError(f"{tensor.name!r} does not fit {count} heads")
 
 

@@ -8,6 +8,7 @@ or divides by is checked, in plain Python, without reading the tensor data.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import re
@@ -75,14 +76,11 @@ def read_gguf_header(path: str | os.PathLike[str]) -> GGUFHeader:
         ModelLoadError: With the reason in words. Any thread.
     """
     path = Path(path)
-    try:
-        parsed = _parse(path)
-        tensors = list(parsed.tensors)
-        for part in _other_parts(path, parsed.values):
-            tensors += _parse(part).tensors
+    parsed = _parse(path)
+    with _reported(path):
+        others = [_parse(part) for part in _other_parts(path, parsed.values)]
+        tensors = [tensor for part in (parsed, *others) for tensor in part.tensors]
         architecture = check_model(parsed.values, tensors)
-    except InvalidFileError as invalid:
-        raise ModelLoadError(path, str(invalid)) from None
     return GGUFHeader(
         version=parsed.version,
         architecture=architecture,
@@ -159,9 +157,17 @@ def _check_magic(first: bytes) -> None:
 
 
 def _parse(path: Path) -> ParsedGGUF:
-    with _opened(path) as data:
+    with _opened(path) as data, _reported(path):
         _check_magic(data[:512])
         return parse_gguf(data)
+
+
+@contextlib.contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except InvalidFileError as invalid:
+        raise ModelLoadError(path, str(invalid)) from None
 
 
 def _other_parts(path: Path, values: Values) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcore.engine.generation import Generation, GenerationRequest
 from llmcore.engine.slot import Slot
-from llmcore.errors import ContextOverflowError, LlmcoreError
+from llmcore.errors import ContextOverflowError, LlmcoreError, NoResultError
 from llmcore.lifecycle import Resource
 from llmcore.stream import Stream
 from llmcore.values import Capability, SamplingParams, merge
@@ -158,13 +158,13 @@ class Sequence(Resource):
         Raises:
             CapabilityError: The backend has none.
 
-            RuntimeError: Nothing was evaluated by hand since the last change.
+            NoResultError: Nothing was evaluated by hand since the last change.
         """
         self._check()
         self.context.model.require(Capability.LOGITS)
         logits: NDArray[np.float32] | None = self._slot.logits
         if logits is None:
-            raise RuntimeError(
+            raise NoResultError(
                 f"{self._node.label} has no logits: call evaluate() first"
             )
         return logits.copy()
@@ -265,7 +265,7 @@ class Sequence(Resource):
                 end_tokens=model.info.end_tokens,
             )
             self._sampler = None
-            return Stream(generation, on_result)
+            return Stream(generation, on_result, self)
         except BaseException:
             job.end()
             raise

@@ -12,7 +12,7 @@ from typing import Self
 from attrs import frozen
 
 from llmcore.engine.generation import Generation, GenerationResult
-from llmcore.errors import BusyError
+from llmcore.errors import BusyError, NoResultError
 
 
 @frozen(kw_only=True)
@@ -44,8 +44,10 @@ class Stream:
         self,
         generation: Generation,
         on_result: Callable[[GenerationResult], object] | None = None,
+        sequence: object = None,
     ) -> None:
         self._generation = generation
+        self._sequence = sequence  # not collected while the stream can go on
         self._on_result = on_result
         self._turn = threading.Lock()
         self._over = False
@@ -147,12 +149,12 @@ class Stream:
         The whole answer; runs it to its end if it is not there yet.
 
         Raises:
-            RuntimeError: The stream ended without an answer (cancelled, failed).
+            NoResultError: The stream ended without an answer (cancelled, failed).
         """
         for _ in self:
             pass
         if self._generation.result is None:
-            raise RuntimeError("the stream ended without a result: it was cut off")
+            raise NoResultError("the stream ended without a result: it was cut off")
         return self._generation.result
 
     def __enter__(self) -> Self:

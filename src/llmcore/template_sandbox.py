@@ -171,7 +171,7 @@ class _Meters(NodeTransformer):
         node.body.insert(0, nodes.ExprStmt(_filter(steps, "_pay"), lineno=node.lineno))
         return node  # type: ignore[no-any-return]
 
-    visit_Macro = visit_CallBlock = _paid_body  # noqa: N815
+    visit_Macro = visit_CallBlock = _paid_body
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         steps = _steps(node)
@@ -223,7 +223,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
         kind = type(obj).__name__
-        raise SecurityError(f"the attribute {attribute!r} of a {kind} is not allowed")
+        raise SecurityError(f"the attribute {attribute!r} of {kind!r} is not allowed")
 
     def wrap_str_format(self, value: Any) -> None:
         """``str.format`` is no listed method; the general check refuses it."""
@@ -337,9 +337,8 @@ def _environment(clock: Clock) -> _Sandbox:
     }
     paying = {name: _paying(function) for name, function in filters.items()}
     environment.filters = {**paying, "_meter": _meter, "_each": _each, "_pay": _pay}
-    environment.tests = {
-        name: _paying(test, Namespace) for name, test in environment.tests.items()
-    }
+    tests: Mapping[str, Any] = environment.tests
+    environment.tests = {n: _paying(test, Namespace) for n, test in tests.items()}
     kept = {name: environment.globals[name] for name in ("range", "dict", "namespace")}
     environment.globals = {
         **kept,

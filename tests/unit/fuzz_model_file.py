@@ -6,7 +6,6 @@ Own writer, because the ``gguf`` package refuses to write what must be tried her
 
 from __future__ import annotations
 
-import itertools
 import random
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -28,30 +27,16 @@ CODES = {
     "f64": (12, "d"),
 }
 STRING, ARRAY = 8, 9
-NUMBERS = (0, 1, 2, 3, 7, 8, 31, 33, 64, 255, 511, 512, 513, 65_535, 2**31 - 1, 2**31)
-NUMBERS += (2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
+NUMBERS = (
+    *(0, 1, 2, 3, 7, 8, 31, 33, 64, 255, 511, 512, 513, 65_535, 2**31 - 1, 2**31),
+    *(2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1),
+)
+TOKENIZERS = b"llama gpt2 bert t5 rwkv plamo2 none no_vocab".split()
 WORDS = (
-    b"",
-    b"llama",
-    b"gpt2",
-    b"bert",
-    b"t5",
-    b"rwkv",
-    b"plamo2",
-    b"none",
-    b"no_vocab",
+    *TOKENIZERS,
+    *b"gemma gemma2 gemma3 mamba qwen2 phi3 clip falcon default mpt yarn".split(),
+    *(b"", b"command-r", b"\xff\xfe", b"a\0b", b"x" * 70),
 )
-WORDS += (
-    b"gemma",
-    b"gemma2",
-    b"gemma3",
-    b"mamba",
-    b"qwen2",
-    b"phi3",
-    b"clip",
-    b"falcon",
-)
-WORDS += (b"default", b"mpt", b"command-r", b"\xff\xfe", b"a\0b", b"x" * 70, b"yarn")
 
 
 @frozen(kw_only=True)
@@ -299,7 +284,7 @@ def _change_tokenizer(image: Image, chance: random.Random) -> Image:
         ),
         b"merges": lambda: array("string", [_token(n, chance) for n in range(length)]),
         b"precompiled_charsmap": lambda: array("u8", [chance.randrange(256)] * length),
-        b"model": lambda: string(chance.choice(WORDS[:9])),
+        b"model": lambda: string(chance.choice(TOKENIZERS)),
     }
     chosen = chance.sample(list(makers), chance.choice((1, 2, 4)))
     changes = {b"tokenizer.ggml." + key: makers[key]() for key in chosen}
@@ -309,6 +294,8 @@ def _change_tokenizer(image: Image, chance: random.Random) -> Image:
 def _token(number: int, chance: random.Random) -> bytes:
     if chance.random() < 0.01:
         return chance.choice(WORDS)
+    if chance.random() < 0.001:
+        return b"a1 b\0"
     return chance.choice((b"%d", b"a%d b", b"<0x%02X>", b"'\\x%d'", b"\xff%d")) % number
 
 
@@ -374,93 +361,31 @@ STRUCTURED: tuple[Callable[[Image, random.Random], Image], ...] = (
     _change_type,
     _drop_tensor,
 )
-OPTIONAL_KEYS = tuple(
-    itertools.chain(
-        (b"general.alignment", b"split.count", b"split.no", b"general.type"),
-        (
-            b"llama." + name
-            for name in (
-                b"expert_count",
-                b"expert_used_count",
-                b"attention.key_length",
-                b"attention.value_length",
-                b"attention.sliding_window",
-                b"attention.sliding_window_pattern",
-                b"attention.causal",
-                b"rope.freq_base",
-                b"rope.dimension_sections",
-                b"rope.scaling.type",
-                b"rope.scaling.factor",
-                b"pooling_type",
-                b"leading_dense_block_count",
-                b"nextn_predict_layers",
-            )
-        ),
-        (
-            b"tokenizer.ggml." + name
-            for name in (
-                b"pre",
-                b"add_bos_token",
-                b"token_type_count",
-                b"merges",
-                b"precompiled_charsmap",
-                b"suppress_tokens",
-                b"eot_token_id",
-                b"padding_token_id",
-                b"cls_token_id",
-                b"mask_token_id",
-                b"fim_pre_token_id",
-            )
-        ),
-    )
-)
-ARCHITECTURES = (
+OPTIONAL_KEYS = (
+    *b"general.alignment general.type split.count split.no".split(),
     *(
-        b"qwen2",
-        b"qwen3",
-        b"qwen2moe",
-        b"gemma",
-        b"gemma2",
-        b"gemma3",
-        b"phi2",
-        b"phi3",
+        b"llama." + name
+        for name in b"""
+            attention.causal attention.key_length attention.sliding_window
+            attention.sliding_window_pattern attention.value_length expert_count
+            expert_group_count expert_group_used_count expert_used_count
+            leading_dense_block_count nextn_predict_layers pooling_type
+            rope.dimension_sections rope.freq_base rope.scaling.factor
+            rope.scaling.type
+        """.split()
     ),
     *(
-        b"mamba",
-        b"mamba2",
-        b"rwkv6",
-        b"bert",
-        b"nomic-bert",
-        b"t5",
-        b"t5encoder",
-        b"gpt2",
-    ),
-    *(
-        b"falcon",
-        b"mpt",
-        b"bloom",
-        b"starcoder",
-        b"stablelm",
-        b"deepseek",
-        b"deepseek2",
-    ),
-    *(
-        b"command-r",
-        b"cohere2",
-        b"olmo",
-        b"llama4",
-        b"granite",
-        b"jamba",
-        b"lfm2",
-        b"plamo",
-    ),
-    *(
-        b"gpt-oss",
-        b"mistral3",
-        b"minicpm",
-        b"grok",
-        b"dbrx",
-        b"clip",
-        b"wavtokenizer-dec",
+        b"tokenizer.ggml." + name
+        for name in b"""
+            add_bos_token cls_token_id eot_token_id fim_pre_token_id mask_token_id
+            merges padding_token_id pre precompiled_charsmap suppress_tokens
+            token_type_count
+        """.split()
     ),
 )
+ARCHITECTURES = b"""
+    bert bloom clip cohere2 command-r dbrx deepseek deepseek2 falcon gemma gemma2 gemma3
+    gpt-oss gpt2 granite grok jamba lfm2 llama4 mamba mamba2 minicpm mistral3 mpt
+    nomic-bert olmo phi2 phi3 plamo qwen2 qwen2moe qwen3 rwkv6 stablelm starcoder t5
+    t5encoder wavtokenizer-dec
+""".split()

@@ -34,7 +34,9 @@ from mutants import mutated_target
 target = mutated_target({{name!r}})
 """
 
-Switch = Callable[[pytest.MonkeyPatch], Callable[[], Backend] | None]
+Create = Callable[[], Backend]
+"""Makes instances of a broken backend."""
+Switch = Callable[[pytest.MonkeyPatch], Create | None]
 
 
 @frozen(kw_only=True)
@@ -83,7 +85,8 @@ def load_mutants() -> dict[str, Mutant]:
 
 def mutated_target(name: str) -> Target:
     """Switch a mutant on in this process, for good; the target that shows it."""
-    factory = load_mutants()[name].switch_on(pytest.MonkeyPatch())
+    importlib.import_module(f"{__name__}.{name.partition('.')[0]}")
+    factory = MUTANTS[name].switch_on(pytest.MonkeyPatch())
     target = evolve(find_target("null"), child=CHILD.format(name=name))
     if factory is None:
         return target
@@ -102,6 +105,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     name = os.environ.get(VARIABLE)
     if name is None or MUTANTS[name].kills.startswith(("exit.", "plugin.")):
         return
-    inside = [i for i in items if "run_in_subprocess" not in getattr(i, "fixturenames", ())]
-    outside = [i for i in items if i not in inside]
-    items[:] = [*inside, *outside[:1]]
+    outside = [
+        item
+        for item in items
+        if "run_in_subprocess" in getattr(item, "fixturenames", ())
+    ]
+    items[:] = [item for item in items if item not in outside[1:]]

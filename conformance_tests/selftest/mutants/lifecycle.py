@@ -1,23 +1,350 @@
-"""Mutants of lifecycle.md."""
+"""Mutants of lifecycle.md: disposing, and using what is disposed."""
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
-from llmcore.lifecycle import Resource
+from llmcore import LLM, Model, Resource, Sequence, Stream
+from llmcore.engine.loop import StepLoop
+from llmcore.errors import DisposedError
+from llmcore.lifecycle import resource, teardown, tree
+from llmcore.lifecycle.node import Node, nodes_in_use
+from llmcore.lifecycle.states import State
 from mutants import mutant
+
+Patch = pytest.MonkeyPatch
 
 
 @mutant(kills="dispose.idempotent")
-def frees_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def frees_twice(patch: Patch) -> None:
     """The second dispose() runs the teardown of the first again."""
     dispose, kept = Resource.dispose, {}
 
     def again(self, **options):
         node = self._node
-        handle = kept.setdefault(node.number, (node.teardown, node.handle))
-        if node.state.value == "disposed" and handle[0] is not None:
-            handle[0](handle[1])
+        free, handle = kept.setdefault(node.number, (node.teardown, node.handle))
+        if node.state is State.DISPOSED and free is not None:
+            free(handle)
         dispose(self, **options)
 
-    monkeypatch.setattr(Resource, "dispose", again)
+    patch.setattr(Resource, "dispose", again)
+
+
+@mutant(kills="dispose.freed-on-return")
+def forgets_samplers(patch: Patch) -> None:
+    """A context goes without the samplers that hang on it."""
+    patch.setattr(StepLoop, "close", lambda self, native: native.close())
+
+
+@mutant(kills="dispose.children-first")
+def frees_siblings_oldest_first(patch: Patch) -> None:
+    """Of two contexts of a model, the older one goes first."""
+    right = tree.dispose_order
+
+    def order(*args):
+        nodes = right(*args)
+        contexts = [node for node in nodes if node.kind == "context"]
+        return [contexts.pop() if n.kind == "context" else n for n in nodes]
+
+    patch.setattr(tree, "dispose_order", order)
+
+
+@mutant(kills="dispose.children-first")
+def frees_parents_first(patch: Patch) -> None:
+    """A model goes before the contexts on it."""
+    right = tree.dispose_order
+    patch.setattr(tree, "dispose_order", lambda *args: right(*args)[::-1])
+
+
+@mutant(kills="dispose.cascade")
+def disposed_means_freed(patch: Patch) -> None:
+    """`disposed` is False until the memory is back."""
+    late = property(lambda self: self._node.state is State.DISPOSED)
+    patch.setattr(Resource, "disposed", late)
+
+
+@mutant(kills="dispose.always-releases")
+def stops_at_the_first_error(patch: Patch) -> None:
+    """A failing teardown leaves the rest of the subtree alive."""
+    free = teardown._free
+
+    def strict(node):
+        errors = free(node)
+        if errors:
+            raise teardown.DisposeError("teardown failed", errors)
+        return errors
+
+    patch.setattr(teardown, "_free", strict)
+    patch.setattr(teardown, "_in_background", lambda work: None)
+
+
+@mutant(kills="dispose.always-releases")
+def swallows_errors(patch: Patch) -> None:
+    """A failing teardown is a secret."""
+    free = teardown._free
+    patch.setattr(teardown, "_free", lambda node: free(node) and [])
+
+
+@mutant(kills="dispose.use-after")
+def one_unguarded_property(patch: Patch) -> None:
+    """`Sequence.tokens` forgets to look whether it is disposed."""
+    unguarded = property(lambda self: list(self._slot.tokens))
+    patch.setattr(Sequence, "tokens", unguarded)
+
+
+@mutant(kills="dispose.names-cause")
+def says_only_disposed(patch: Patch) -> None:
+    """The error does not say whose disposal it was."""
+
+    def refuse(self):
+        raise DisposedError(f"{self.label} is disposed")
+
+    right = Node.refuse
+    patch.setattr(
+        Node,
+        "refuse",
+        lambda self: refuse(self) if isinstance(self.cause, Node) else right(self),
+    )
+
+
+@mutant(kills="dispose.allowed-after")
+def repr_refuses(patch: Patch) -> None:
+    """repr() of a disposed object raises."""
+    right = Resource.__repr__
+
+    def refuse(self):
+        self._check()
+        return right(self)
+
+    patch.setattr(Resource, "__repr__", refuse)
+
+
+@mutant(kills="dispose.no-copy")
+def sequences_can_be_copied(patch: Patch) -> None:
+    """copy.copy() of a sequence gives a second owner of its slot."""
+    patch.setattr(Sequence, "__copy__", lambda self: self, raising=False)
+
+
+@mutant(kills="dispose.busy")
+def frees_under_use(patch: Patch) -> None:
+    """A disposal that may wait for ever does not wait at all."""
+    right = teardown._claim
+
+    def claim(node, deadline):
+        if deadline is None and not node.tearing and node.users:
+            node.tearing = True
+            return True
+        return right(node, deadline)
+
+    patch.setattr(teardown, "_claim", claim)
+
+
+@mutant(kills="dispose.cancel")
+def running_work_is_not_told(patch: Patch) -> None:
+    """A disposal lets generation that is inside the engine go on to its end."""
+    right = Resource.dispose
+
+    def dispose(self, *, inflight="cancel", timeout=None):
+        with tree.TREE:
+            inside = any(node.users for node in tree.subtree(self._node))
+        mine = any(node in tree.subtree(self._node) for node in nodes_in_use())
+        if inside and not mine and timeout is not None:
+            inflight = "wait"
+        right(self, inflight=inflight, timeout=timeout)
+
+    patch.setattr(Resource, "dispose", dispose)
+
+
+@mutant(kills="dispose.wait")
+def wait_means_cancel(patch: Patch) -> None:
+    """inflight="wait" is ignored."""
+    right = Resource.dispose
+
+    def dispose(self, *, inflight="cancel", timeout=None):
+        right(self, inflight="cancel", timeout=timeout)
+
+    patch.setattr(Resource, "dispose", dispose)
+
+
+@mutant(kills="dispose.ends-iteration")
+def streams_end_normally(patch: Patch) -> None:
+    """A stream whose sequence went looks as if it had come to its end."""
+    right = Stream._next
+
+    def step(self):
+        try:
+            return right(self)
+        except DisposedError:
+            return None
+
+    patch.setattr(Stream, "_next", step)
+
+
+@mutant(kills="dispose.in-callback")
+def never_frees_after_a_callback(patch: Patch) -> None:
+    """What a callback disposed is marked and never freed."""
+    right = teardown.dispose_marked
+
+    def dispose_marked(root, nodes, *, timeout=None):
+        if root.kind == "model" and nodes_in_use():
+            return
+        right(root, nodes, timeout=timeout)
+
+    patch.setattr(teardown, "dispose_marked", dispose_marked)
+
+
+@mutant(kills="dispose.in-callback")
+def waits_for_itself(patch: Patch) -> None:
+    """A disposal in a callback waits for the call it is in."""
+    right = teardown.nodes_in_use
+    patch.setattr(
+        teardown,
+        "nodes_in_use",
+        lambda: [n for n in right() if n.kind != "model" or len(right()) > 1],
+    )
+
+
+@mutant(kills="dispose.timeout")
+def a_timeout_forgets_the_memory(patch: Patch) -> None:
+    """After a timeout nobody frees the rest."""
+    right, background = teardown._finish, teardown._in_background
+    local = threading.local()
+
+    def finish(root, nodes, deadline):
+        local.timed = deadline is not None
+        try:
+            right(root, nodes, deadline)
+        finally:
+            local.timed = False
+
+    def in_background(work):
+        if not getattr(local, "timed", False):
+            background(work)
+
+    patch.setattr(teardown, "_finish", finish)
+    patch.setattr(teardown, "_in_background", in_background)
+
+
+@mutant(kills="dispose.context-manager")
+def exceptions_keep_it_open(patch: Patch) -> None:
+    """A block that is left by an exception does not dispose."""
+    right = Resource.__exit__
+
+    def leave(self, kind, error, traceback):
+        if not isinstance(error, KeyError):
+            right(self, kind, error, traceback)
+
+    patch.setattr(Resource, "__exit__", leave)
+
+
+@mutant(kills="dispose.context-manager")
+def exceptions_are_swallowed(patch: Patch) -> None:
+    """A block eats the exception that leaves it."""
+    right = Resource.__exit__
+
+    def leave(self, kind, error, traceback):
+        right(self, kind, error, traceback)
+        return isinstance(error, KeyError)
+
+    patch.setattr(Resource, "__exit__", leave)
+
+
+@mutant(kills="dispose.owner")
+def the_block_still_owns(patch: Patch) -> None:
+    """A moved resource is disposed by the block it was moved out of."""
+
+    def leave(self, *exc_info):
+        self.dispose()
+
+    patch.setattr(Resource, "__exit__", leave)
+
+
+@mutant(kills="dispose.lease")
+def leases_do_not_count(patch: Patch) -> None:
+    """dispose_if_unused looks at everything but leases."""
+    right = resource.mark_if_unused
+
+    def mark_if_unused(root, idle):
+        root.holds = 0
+        return right(root, idle)
+
+    patch.setattr(resource, "mark_if_unused", mark_if_unused)
+
+
+@mutant(kills="dispose.lease-owner")
+def leases_stop_the_owner(patch: Patch) -> None:
+    """dispose() does nothing while a lease is held."""
+    right = Resource.dispose
+
+    def dispose(self, **options):
+        if not self._node.holds:
+            right(self, **options)
+
+    patch.setattr(Resource, "dispose", dispose)
+
+
+@mutant(kills="dispose.slot-back")
+def a_slot_in_use_is_lost(patch: Patch) -> None:
+    """The place of a sequence that goes during a stream is not given back."""
+    right, cancel = StepLoop.give_back, Stream.cancel
+
+    def give_back(self, slot):
+        used = slot.user is not None
+        right(self, slot)
+        if used:
+            self._free.pop()
+
+    patch.setattr(StepLoop, "give_back", give_back)
+    patch.setattr(Stream, "cancel", cancel)
+
+
+@mutant(kills="dispose.facade-close")
+def close_is_dispose(patch: Patch) -> None:
+    """LLM.close() is an alias of dispose()."""
+    patch.setattr(LLM, "close", lambda self: self.model.dispose())
+
+
+@mutant(kills="dispose.forgotten")
+def models_are_leaked(patch: Patch) -> None:
+    """A forgotten model stays in memory."""
+    watch = resource.watch
+
+    def careless(self, node):
+        watch(self, node)
+        if node.kind == "model":
+            node.finalizer.detach()
+
+    patch.setattr(resource, "watch", careless)
+
+
+@mutant(kills="dispose.forgotten-warns")
+def forgets_in_silence(patch: Patch) -> None:
+    """Nobody hears of a forgotten resource."""
+    from llmcore.lifecycle import reaper
+
+    patch.setattr(reaper, "warn_forgotten", lambda label, site: None)
+
+
+@mutant(kills="dispose.failed-creation")
+def a_failed_context_is_listed(patch: Patch) -> None:
+    """What could not be created stays in the tree."""
+    create, left = Model.create_context, []
+
+    def create_context(self, params=None, **fields):
+        try:
+            return create(self, params, **fields)
+        except Exception:
+            left.append(Resource("context", parent=self))
+            raise
+
+    patch.setattr(Model, "create_context", create_context)
+
+
+@mutant(kills="dispose.reopen")
+def a_closed_model_is_cached(patch: Patch):
+    """The engine gives a model that was closed to whoever loads it again."""
+    from mutants.broken import CachingBackend
+
+    return CachingBackend

@@ -22,6 +22,7 @@ CONTEXT_SIZE = 256
 """Tokens that the sequence of the `context` fixture holds."""
 
 RunInSubprocess = Callable[[str], "subprocess.CompletedProcess[str]"]
+StartGeneration = Callable[[Sequence], RunningGeneration]
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +86,7 @@ def prompt_tokens(model: Model) -> list[int]:
 @pytest.fixture
 def running_generation(
     prompt_tokens: list[int], patience: float
-) -> Iterator[Callable[[Sequence], RunningGeneration]]:
+) -> Iterator[StartGeneration]:
     """``running_generation(sequence)`` reads a long stream in a thread of its own."""
     started: list[RunningGeneration] = []
 

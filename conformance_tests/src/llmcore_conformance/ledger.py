@@ -8,7 +8,7 @@ account, can hold calls inside the engine (`SeamLedger.gate`) and make them fail
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +47,7 @@ class SeamLedger(Ledger):
         self.patience = patience
         self.script = NullScript()
         self.deaf = False
+        self._during: dict[str, Callable[[], object]] = {}
 
     def gate(self, op: str, *, nth: int = 1, abortable: bool = True) -> Gate:
         """
@@ -87,6 +88,10 @@ class SeamLedger(Ledger):
         """
         self.script.fail(op, error=error, nth=nth, times=times, applied=applied)
 
+    def during(self, op: str, work: Callable[[], object]) -> None:
+        """Run something in the thread of the next call of an operation, inside it."""
+        self._during[op] = work
+
     def found(self, *kinds: ViolationKind) -> list[Violation]:
         """The broken promises of these kinds."""
         return [found for found in self.violations if found.kind in kinds]
@@ -97,9 +102,16 @@ class SeamLedger(Ledger):
 
     def perform(self, op: str, sequences: Sequence[int] = ()) -> None:
         """Wait and fail as scripted; for the proxies."""
+        self.interject(op)
         failure = self.script.reach(op, sequences)
         if failure is not None:
             raise failure.error
+
+    def interject(self, op: str) -> None:
+        """Run what `during` asked for; for the proxies."""
+        work = self._during.pop(op, None)
+        if work is not None:
+            work()
 
 
 class RecordingBackend(spi.Backend):
@@ -220,6 +232,7 @@ class RecordingContext(spi.BackendContext):
         with self._call("decode", perform=False):
             ledger = self.ledger
             self._check(batch)
+            ledger.interject("decode")
             failure = ledger.script.reach(
                 "decode", batch.sequences, lambda: self._stop and not ledger.deaf
             )

@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from llmcore import (
-    Backend,
+from llmcore import Backend, Model, SamplingParams, Sequence
+from llmcore.spi import BackendContext, BackendModel, Batch, Progress
+from llmcore.values import (
     Capability,
     ContextParams,
     Device,
-    Model,
     ModelInfo,
     ModelParams,
-    SamplingParams,
-    Sequence,
 )
-from llmcore.spi import BackendContext, BackendModel, Batch, Progress
 from llmcore_conformance.target import Target
 
 if TYPE_CHECKING:
@@ -157,9 +154,7 @@ class NarrowBackend(Backend):
 class NarrowModel(BackendModel):
     """The model of a `NarrowBackend`; its contexts are the real ones."""
 
-    def __init__(
-        self, real: BackendModel, capabilities: frozenset[Capability]
-    ) -> None:
+    def __init__(self, real: BackendModel, capabilities: frozenset[Capability]) -> None:
         self._real = real
         declared = real.info.capabilities & capabilities
         self._info = evolve(real.info, capabilities=declared)

@@ -95,7 +95,7 @@ class Run:
         marked = [(item, self._clause_of(item)) for item in items]
         for item, clause in marked:
             if clause is not None:
-                self.tests[item.nodeid] = TestRecord(clause=clause.id)
+                self.tests[_id(item)] = TestRecord(clause=clause.id)
                 for rule in WARNINGS:
                     item.add_marker(pytest.mark.filterwarnings(rule))
         self._expect_deviations(marked)
@@ -151,7 +151,7 @@ class Run:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Take note of a result, and say in a failure which clause is broken."""
         report = yield
-        test = self.tests.get(item.nodeid)
+        test = self.tests.get(_id(item))
         if test is None:
             return report
         if report.failed:
@@ -189,7 +189,7 @@ class Run:
         return build_report(
             target=self.target,
             clauses=self.clauses,
-            tests={_short(nodeid): test for nodeid, test in self.tests.items()},
+            tests=self.tests,
             capabilities=self.capabilities,
             deviations=[asdict(deviation) for deviation in self.deviations],
             profiles=self.profiles or PROFILES,
@@ -217,5 +217,5 @@ def _name(item: pytest.Item) -> str:
     return item.name.partition("[")[0]
 
 
-def _short(nodeid: str) -> str:
-    return nodeid.rpartition("/")[2]
+def _id(item: pytest.Item) -> str:
+    return f"{item.path.name}::{item.name}"  # wherever pytest was started

@@ -7,13 +7,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 import llmcore
 from llmcore import Backend, BackendInfo, Capability, Llama, Model
 from llmcore.plugins import registry
-from llmcore_conformance.ledger import RecordingBackend, SeamLedger
+
+if TYPE_CHECKING:
+    from llmcore_conformance.ledger import SeamLedger
 
 CHILD = """\
 from llmcore_conformance.target import find_target
@@ -51,6 +54,8 @@ class Target:
 
     def open(self, ledger: SeamLedger | None = None) -> Llama:
         """A new instance whose seam is recorded."""
+        from llmcore_conformance.ledger import RecordingBackend, SeamLedger
+
         backend = RecordingBackend(
             self.create(), self.describe(), ledger or SeamLedger()
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from llmcore.engine.job import Job, claim_all
@@ -222,7 +223,7 @@ class StepLoop:
     def _interrupt(self, job: Job) -> None:
         """Stop the engine if it works for this job; a stray abort is made good."""
         if self._can_abort and self._current is job:
-            self._native.abort(True)
+            self._node.poke(partial(self._native.abort, True))
 
     # -- keeping what can be kept ------------------------------------------------------
 

@@ -37,7 +37,7 @@ def resources(root: Node | None = None) -> list[ResourceInfo]:
     """
     with TREE:
         nodes = list(NODES.values())
-        return [_info(n) for n in nodes if root is None or _depends(n, root)]
+        return [_info(n) for n in nodes if root is None or n.depends_on(root)]
 
 
 def format_tree(root: Node | None = None) -> str:
@@ -74,9 +74,3 @@ def _info(node: Node) -> ResourceInfo:
         holds=node.holds,
         created_at=node.site,
     )
-
-
-def _depends(node: Node | None, root: Node) -> bool:
-    while node is not None and node is not root:
-        node = node.parent
-    return node is root

@@ -81,6 +81,7 @@ class Node:
         "draining",
         "exclusion",
         "finalizer",
+        "handed_over",
         "handle",
         "holds",
         "idle_since",
@@ -133,6 +134,7 @@ class Node:
         self.operations: dict[int, Operation] = {}
         self.draining = False
         self.tearing = 0  # id of the thread that frees it
+        self.handed_over = False  # a thread waits to free what is below
         self.holds = 0
         self.idle_since = time.monotonic()
         self.finalizer: Any = None
@@ -143,6 +145,13 @@ class Node:
         name = f" {self.name!r}" if self.name else ""
         return f"{self.kind}#{self.number}{name}"
 
+    def depends_on(self, other: Node) -> bool:
+        """Whether it is ``other``, or goes when ``other`` goes, whoever owns it."""
+        node: Node | None = self
+        while node is not None and node is not other:
+            node = node.parent
+        return node is other
+
     def use(self, operation: Operation | None = None) -> Use:
         """
         The lease around a native call: ``with node.use() as handle``.
@@ -151,6 +160,28 @@ class Node:
             operation: The running work that this belongs to, if any.
         """
         return Use(self, operation)
+
+    def poke(self, act: Callable[[], object]) -> None:
+        """
+        Do something short beside the running uses, such as interrupting them.
+
+        Does nothing if the handle is being freed, and keeps it from being freed.
+        """
+        me, inside = threading.get_ident(), nodes_in_use()
+        depth = len(inside)
+        try:
+            with TREE:
+                if self.tearing or self.state in (State.DISPOSED, State.FORKED):
+                    return
+                self.users.append(me)
+                inside.append(self)
+            act()
+        finally:
+            with TREE:
+                if len(inside) > depth:
+                    del inside[depth:]
+                    self.users.remove(me)
+                TREE.notify_all()
 
     def check(self) -> None:
         """Raise what `use` would raise, without using anything."""

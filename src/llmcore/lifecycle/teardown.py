@@ -52,11 +52,12 @@ def dispose_marked(
     interrupt(nodes)
     if not nodes:
         return
+    disposal = _Disposal(root, nodes)
     me = threading.get_ident()  # a teardown that disposes must not wait for itself
     if nodes_in_use() or any(node.tearing == me for node in nodes):
-        _in_background(lambda: _finish(root, nodes, None))
+        _in_background(disposal.run)
         return
-    _finish(root, nodes, None if timeout is None else time.monotonic() + timeout)
+    disposal.run(None if timeout is None else time.monotonic() + timeout)
 
 
 def interrupt(nodes: list[Node]) -> None:
@@ -65,34 +66,71 @@ def interrupt(nodes: list[Node]) -> None:
         if not node.draining:
             for operation in list(node.operations.values()):
                 quietly(operation.cancel)
-            quietly(node.interrupt)
+            if node.interrupt is not None:
+                quietly(partial(node.poke, node.interrupt))
 
 
-def quietly(ask: Callable[[], object] | None) -> None:
+def quietly(act: Callable[[], object]) -> None:
     """Do what must not stop us; what it raises is shown."""
     try:
-        if ask is not None:
-            ask()
+        act()
     except Exception as error:
         report(error)
 
 
-def _finish(root: Node, nodes: list[Node], deadline: float | None) -> None:
-    """Drain and free nodes in order; on a timeout or Ctrl-C hand over the rest."""
-    errors: list[Exception] = []
-    left = list(nodes)
-    try:
-        _drain_operations(nodes, deadline)
-        while left:
-            if _claim(left[0], deadline):
-                errors.extend(_free(left[0]))
-            left.pop(0)
-    except BaseException:
-        if left:
-            _in_background(lambda: _finish(root, left, None))
-        raise
-    if errors:
-        raise DisposeError(f"disposing {root.label}: teardown failed", errors)
+class _Disposal:
+    """The draining and freeing of marked nodes; goes on elsewhere if it is cut short."""
+
+    def __init__(self, root: Node, nodes: list[Node]) -> None:
+        self._root = root
+        self._left = list(nodes)
+        self._errors: list[Exception] = []
+        self._claimed: Node | None = None
+
+    def run(self, deadline: float | None = None) -> None:
+        """Free the nodes in order; on a timeout or Ctrl-C a thread frees the rest."""
+        try:
+            _drain_operations(self._left, deadline)
+            while self._left:
+                node = self._left[0]
+                if self._claim(node, deadline):
+                    self._errors.extend(_free(node))
+                self._left.pop(0)
+        except BaseException:
+            self._hand_over()
+            raise
+        if self._errors:
+            raise DisposeError(
+                f"disposing {self._root.label}: teardown failed", self._errors
+            )
+
+    def _claim(self, node: Node, deadline: float | None) -> bool:
+        """Wait until nobody uses the node; True if it is ours to free."""
+        with TREE:
+            if node.tearing and self._claimed is node:
+                return True  # we were cut short after this point
+            if not node.tearing:
+                _wait(lambda: bool(node.tearing) or not node.users, node, deadline)
+            if not node.tearing:
+                self._claimed = node
+                node.tearing = threading.get_ident()
+                return True
+            _wait(lambda: node.state is not State.DISPOSING, node, deadline)
+            return False
+
+    def _hand_over(self) -> None:
+        """Let a thread of its own free the rest; one a root is enough to wait."""
+        with TREE:
+            if not self._left or (self._root.handed_over and self._claimed is None):
+                return
+            self._root.handed_over = True
+        _in_background(self._run_to_the_end)
+
+    def _run_to_the_end(self) -> None:
+        try:
+            self.run()
+        finally:
+            self._root.handed_over = False
 
 
 def _drain_operations(nodes: list[Node], deadline: float | None) -> None:
@@ -109,18 +147,6 @@ def _drain_operations(nodes: list[Node], deadline: float | None) -> None:
 
 def _is_drained(node: Node) -> bool:
     return not (node.draining and node.operations)
-
-
-def _claim(node: Node, deadline: float | None) -> bool:
-    """Wait until nobody uses the node; True if this thread is the one to free it."""
-    with TREE:
-        if not node.tearing:
-            _wait(lambda: bool(node.tearing) or not node.users, node, deadline)
-        if not node.tearing:
-            node.tearing = threading.get_ident()
-            return True
-        _wait(lambda: node.state is not State.DISPOSING, node, deadline)
-        return False
 
 
 def _wait(ready: Callable[[], bool], node: Node, deadline: float | None) -> None:
@@ -143,17 +169,19 @@ def _names(idents: list[int]) -> set[str]:
 def _free(node: Node) -> list[Exception]:
     """Tear one node down; it counts as freed whatever the teardown raises."""
     errors: list[Exception] = []
+    # Taken before it is called: Ctrl-C between the two leaks, and never frees twice.
+    teardown, node.teardown = node.teardown, None
     try:
-        if node.teardown is not None:
-            node.teardown(node.handle)
+        if teardown is not None:
+            teardown(node.handle)
     except Exception as error:
         errors.append(error)
     finally:
-        _parts = node.handle, node.teardown, node.interrupt, node.owned
+        _parts = node.handle, teardown, node.interrupt, node.owned
         with TREE:  # where the parts must not die: that may run code of others
             _kept = detach(node)
             node.state = after(node.state, Event.FREED)
-            node.handle = node.teardown = node.interrupt = None
+            node.handle = node.interrupt = None
             node.owned = {}
             TREE.notify_all()
         if node.finalizer is not None:

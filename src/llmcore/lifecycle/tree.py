@@ -143,7 +143,8 @@ def move(resource: Any, owner: Node | None) -> None:
             node.owner.owned.pop(node.number, None)
         node.block = False
         node.owner = target
-        if target is not None and target is not node.parent:
+        # What it depends on disposes it anyway, and must not keep it alive.
+        if target is not None and not node.depends_on(target):
             target.owned[node.number] = resource
 
 

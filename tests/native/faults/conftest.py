@@ -10,7 +10,11 @@ import pytest
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print a line for each scenario that ran."""
     rows = [
-        (str(report.user_properties[0][1]), report.outcome, dict(report.user_properties))
+        (
+            str(report.user_properties[0][1]),
+            report.outcome,
+            dict(report.user_properties),
+        )
         for outcome in ("passed", "failed")
         for report in terminalreporter.getreports(outcome)
         if report.when == "call" and "scenario" in dict(report.user_properties)

@@ -236,12 +236,22 @@ def waiting() -> int:
 
 
 @contextmanager
-def struck(at: int, strike: Callable[[], object]) -> Iterator[Callable[[], bool]]:
+def struck(
+    at: int, strike: Callable[[], object], *, on: str = "line"
+) -> Iterator[Callable[[], bool]]:
     """
     Call ``strike`` before the ``at``-th line that this thread runs in the kernel.
 
     That is what a signal handler or a collected object's ``__del__`` does. The value
     is a function that says whether it came to that.
+
+    Args:
+        at: Counts from zero.
+
+        strike: May raise only on calls: Python looks for signals when it enters a
+            function, and never between the end of a ``with`` block and its exit.
+
+        on: ``"line"``, or ``"call"`` for each function that is entered.
     """
     left = at
     hit = False
@@ -250,7 +260,7 @@ def struck(at: int, strike: Callable[[], object]) -> Iterator[Callable[[], bool]
         nonlocal left, hit
         if not frame.f_code.co_filename.startswith(_KERNEL):
             return None
-        if event == "line" and not hit:
+        if event == on and not hit:
             left -= 1
             if left < 0:
                 hit = True

@@ -143,7 +143,6 @@ class TestMove:
             assert model._node.owner is scope._node
             assert list(scope._node.owned.values()) == [model]
 
-    @pytest.mark.xfail(strict=True, reason="an owned dependant is never forgotten")
     def test_to_ancestor(self, ledger: Ledger) -> None:
         """A grandchild that belongs to its grandparent keeps nobody alive."""
         with pytest.warns(ResourceWarning):

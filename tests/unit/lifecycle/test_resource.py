@@ -348,9 +348,7 @@ class TestCreation:
         assert set(NODES) == before
         assert not model._node.dependants
 
-    def test_refused_and_failing(
-        self, ledger: Ledger, unraisable: list[Any]
-    ) -> None:
+    def test_refused_and_failing(self, ledger: Ledger, unraisable: list[Any]) -> None:
         """If that teardown raises, the original error is still the one raised."""
         model = ledger.make("model")
         model.dispose()

@@ -22,9 +22,7 @@ def _chat(stage):
     def make(answer="Paris.", system_prompt=None, **params):
         made = stage(answer=answer)
         sequence = made.sequence(**{"context_size": 512, **params})
-        session = made.keep(
-            llmcore.ChatSession(sequence, system_prompt=system_prompt)
-        )
+        session = made.keep(llmcore.ChatSession(sequence, system_prompt=system_prompt))
         return made, session
 
     return make

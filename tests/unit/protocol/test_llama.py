@@ -266,7 +266,5 @@ class TestErrors:
 
         together = [w.join() for w in [worker(lambda p=p: answer(p)) for p in prompts]]
         with context.get_sequence() as sequence:
-            alone = [
-                sequence.generate(p, max_tokens=20).result.tokens for p in prompts
-            ]
+            alone = [sequence.generate(p, max_tokens=20).result.tokens for p in prompts]
         assert alone == together

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from llmcore import Capability, Context, Model
+from llmcore import Context, Model
+from llmcore.values import Capability
 from llmcore_conformance.probes import SIZE, FreshAnswers, Seam
 from llmcore_conformance.target import Target
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from llmcore import (
+from llmcore import Context, Llama, Model, Sequence
+from llmcore.errors import (
     BusyError,
-    Context,
     ContextCreationError,
     ContextOverflowError,
     InsufficientMemoryError,
-    Llama,
-    Model,
-    Sequence,
 )
 from llmcore_conformance import clause
 from llmcore_conformance.ledger import SeamLedger
@@ -116,9 +113,8 @@ def test_contexts_of_one_model_do_not_disturb_each_other(
     """An answer is the same though another context works and goes meanwhile."""
     first = model.create_context(context_size=SIZE, threads=1)
     second = model.create_context(context_size=SIZE, threads=1)
-    stream = first.get_sequence().generate(
-        prompt_tokens, endless(model), max_tokens=8
-    )
+    sequence = first.get_sequence()
+    stream = sequence.generate(prompt_tokens, endless(model), max_tokens=8)
     next(stream)
     answer(second.get_sequence(), other_tokens)
     second.dispose()

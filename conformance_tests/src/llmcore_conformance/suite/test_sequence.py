@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from llmcore import (
-    Context,
+from llmcore import Context, Model, Sequence
+from llmcore.errors import (
     DecodeError,
     DisposedError,
-    Model,
     NoSequenceLeftError,
-    Sequence,
     SequenceBusyError,
 )
 from llmcore.testing import ViolationKind

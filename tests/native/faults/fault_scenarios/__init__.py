@@ -13,7 +13,16 @@ from fault_scenarios.table import SCENARIOS, Scenario
 
 __all__ = ["SCENARIOS", "Scenario"]
 
-THEMES = ("disposal", "sharing", "exits", "forks", "collector", "files", "loads", "text")
+THEMES = (
+    "disposal",
+    "sharing",
+    "exits",
+    "forks",
+    "collector",
+    "files",
+    "loads",
+    "text",
+)
 
 for theme in THEMES:
     importlib.import_module(f"fault_scenarios.{theme}")

@@ -44,7 +44,9 @@ def _refused(stack: Stack) -> None:
     print(message)
 
 
-@scenario(r"ForkError: chat#\d+ was created before os.fork.*same answer", real_model=True)
+@scenario(
+    r"ForkError: chat#\d+ was created before os.fork.*same answer", real_model=True
+)
 def child_uses_what_it_inherited() -> None:
     """Every call in the child is refused, the child ends, the parent goes on."""
     stack = make_stack()

@@ -114,7 +114,8 @@ def together(calls: Iterable[Callable[[], object]]) -> list[str]:
             return f"{type(error).__name__}: {error}"
 
     return [
-        t.result() for t in [InThread(lambda call=c: run(call)) for c in calls]  # type: ignore[misc]
+        t.result()
+        for t in [InThread(lambda call=c: run(call)) for c in calls]  # type: ignore[misc]
     ]
 
 

@@ -11,7 +11,9 @@ from fault_scenarios.kit import answer, error_of, make_model, model_path
 from fault_scenarios.table import scenario
 
 
-@scenario("OperationCancelledError: .*cancelled at 0%.*cancelled at 100%", real_model=True)
+@scenario(
+    "OperationCancelledError: .*cancelled at 0%.*cancelled at 100%", real_model=True
+)
 def cancelled_at_the_start_the_middle_and_the_end() -> None:
     """Returning False from the progress callback ends the load, whenever it comes."""
     llama = llmcore.get_llama("llama_cpp")

@@ -20,7 +20,9 @@ from llmcore import ChatSession
 STORIES = ("Once upon a time", "The capital of France", "In the year 1969", "My cat")
 
 
-@scenario(r"1 answer, 3 times SequenceBusyError: sequence#\d+ is in use", real_model=True)
+@scenario(
+    r"1 answer, 3 times SequenceBusyError: sequence#\d+ is in use", real_model=True
+)
 def four_threads_use_one_sequence() -> None:
     """One of them has it, the others are told so."""
     sequence = make_context().get_sequence()

@@ -1,0 +1,256 @@
+"""Mutants of capabilities.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+from llmcore import Backend, Context, Model, Sequence
+from llmcore.backends.null.context import NullContext
+from llmcore.engine.loop import StepLoop
+from llmcore.errors import StateError
+from llmcore.testing import NullBackend
+from llmcore.values import Capability
+from mutants import mutant
+
+
+@mutant(kills="cap.subset")
+def model_claims_more(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Backend]:
+    """The plugin forgot to declare what its models can do."""
+
+    class Modest(NullBackend):
+        @property
+        def info(self):
+            info = super().info
+            return evolve(info, capabilities=info.capabilities - {Capability.SHIFT})
+
+    return Modest
+
+
+@mutant(kills="cap.undeclared")
+def requires_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing capability is not noticed."""
+    monkeypatch.setattr(Model, "require", lambda self, *capabilities: None)
+
+
+@mutant(kills="cap.undeclared")
+def invents_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits that the backend does not have are zeros."""
+    real = Sequence.logits.fget
+
+    def logits(self):
+        model = self.context.model
+        if Capability.LOGITS in model.capabilities:
+            return real(self)
+        return np.zeros(model.info.vocab_size, np.float32)
+
+    monkeypatch.setattr(Sequence, "logits", property(logits))
+
+
+@mutant(kills="cap.not-called")
+def removes_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Core tries to remove a part from any cache."""
+    cut = StepLoop._cut
+
+    def eager(self, native, slot, length):
+        if 0 < length < len(slot.tokens) and not self._can_remove:
+            native.bounds(slot.number)
+            native.remove(slot.number, len(slot.tokens))
+        return cut(self, native, slot, length)
+
+    monkeypatch.setattr(StepLoop, "_cut", eager)
+
+
+@mutant(kills="cap.emulated")
+def forks_in_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork without `copy` has the tokens on its list, but not in its cache."""
+    copy = StepLoop.copy
+
+    def pretend(self, job, target):
+        if Capability.COPY not in self.capabilities:
+            target.tokens = list(job.slot.tokens)
+            return True
+        return copy(self, job, target)
+
+    monkeypatch.setattr(StepLoop, "copy", pretend)
+
+
+@mutant(kills="cap.emulated")
+def truncates_in_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `partial-remove` only the list is cut."""
+    cut = StepLoop._cut
+
+    def pretend(self, native, slot, length):
+        if not self._can_remove and length:
+            del slot.tokens[length:]
+            return length
+        return cut(self, native, slot, length)
+
+    monkeypatch.setattr(StepLoop, "_cut", pretend)
+
+
+@mutant(kills="cap.logits")
+def has_one_logit_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The array is padded to an even size."""
+    logits = NullContext.logits
+
+    def padded(self, row):
+        return np.append(logits(self, row), np.float32(-np.inf))
+
+    monkeypatch.setattr(NullContext, "logits", padded)
+
+
+@mutant(kills="cap.logits")
+def lends_its_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All logits of a sequence are the same array."""
+    real, lent = Sequence.logits.fget, {}
+
+    def logits(self):
+        fresh = real(self)
+        array = lent.setdefault(id(self), fresh)
+        array[:] = fresh
+        return array
+
+    monkeypatch.setattr(Sequence, "logits", property(logits))
+
+
+@mutant(kills="cap.native-sampling")
+def seed_zero_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A greedy sampler with the seed 0 is not greedy."""
+    create, sample = NullContext.create_sampler, NullContext.sample
+
+    def remember(self, params, seed):
+        sampler = create(self, params, seed)
+        sampler.unlucky = seed == 0
+        return sampler
+
+    def draw(self, row, sampler):
+        token = sample(self, row, sampler)
+        return token + 1 if sampler.unlucky else token
+
+    monkeypatch.setattr(NullContext, "create_sampler", remember)
+    monkeypatch.setattr(NullContext, "sample", draw)
+
+
+@mutant(kills="cap.partial-remove")
+def only_says_it_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removing the end of a cache succeeds, and nothing was removed."""
+    remove = NullContext.remove
+
+    def lie(self, sequence, start, end=None):
+        return remove(self, sequence, start, end) if end is not None else True
+
+    monkeypatch.setattr(NullContext, "remove", lie)
+
+
+@mutant(kills="cap.shift")
+def shifts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions stay where they are."""
+    monkeypatch.setattr(NullContext, "shift", lambda *args: None)
+
+
+@mutant(kills="cap.abort")
+def cannot_be_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Abort is declared and does nothing unless a call waits."""
+    decode = NullContext.decode
+
+    def deaf(self, batch):
+        self._stop = False
+        decode(self, batch)
+
+    monkeypatch.setattr(NullContext, "decode", deaf)
+
+
+@mutant(kills="state.round-trip")
+def saves_all_but_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saved state that is loaded has one token less."""
+    load = NullContext.load_state
+
+    def short(self, sequence, data):
+        before = len(self._cells[sequence])
+        load(self, sequence, data)
+        if before > len(self._cells[sequence]):
+            self._cells[sequence].remove(len(self._cells[sequence]) - 1, None, False)
+
+    monkeypatch.setattr(NullContext, "load_state", short)
+
+
+@mutant(kills="state.damaged")
+def takes_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that do not fit are taken for an empty state."""
+    load = NullContext.load_state
+
+    def lenient(self, sequence, data):
+        try:
+            load(self, sequence, data)
+        except StateError:
+            self._cells[sequence].clear()
+
+    monkeypatch.setattr(NullContext, "load_state", lenient)
+
+
+@mutant(kills="state.owned")
+def lends_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state is a view into memory that goes with its context."""
+    save, load, close = (
+        NullContext.save_state,
+        NullContext.load_state,
+        NullContext.close,
+    )
+    lent: dict[NullContext, bytearray] = {}
+
+    def view(self, sequence):
+        lent[self] = bytearray(save(self, sequence))
+        return memoryview(lent[self])
+
+    def wipe(self):
+        memory = lent.pop(self, bytearray())
+        memory[:] = bytes(len(memory))
+        close(self)
+
+    monkeypatch.setattr(NullContext, "save_state", view)
+    monkeypatch.setattr(
+        NullContext, "load_state", lambda self, n, data: load(self, n, bytes(data))
+    )
+    monkeypatch.setattr(NullContext, "close", wipe)
+
+
+@mutant(kills="embed.shape")
+def vectors_differ_in_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short texts have short vectors."""
+    embedding = NullContext.embedding
+
+    def ragged(self, sequence):
+        return embedding(self, sequence)[: len(self._cells[sequence])]
+
+    monkeypatch.setattr(NullContext, "embedding", ragged)
+
+
+@mutant(kills="embed.repeatable")
+def remembers_the_last_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vector has something of the one before it."""
+    embedding = NullContext.embedding
+
+    def mixed(self, sequence):
+        vector = embedding(self, sequence)
+        before, self._vector = getattr(self, "_vector", 0), vector
+        return vector + before
+
+    monkeypatch.setattr(NullContext, "embedding", mixed)
+
+
+@mutant(kills="embed.context")
+def embeds_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context for generation returns zeros."""
+    embed = Context.embed
+
+    def zeros(self, text):
+        if self.params.embeddings:
+            return embed(self, text)
+        self._check()
+        return np.zeros(self.model.info.embedding_size, np.float32)
+
+    monkeypatch.setattr(Context, "embed", zeros)

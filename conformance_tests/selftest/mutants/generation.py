@@ -1,0 +1,304 @@
+"""Mutants of generation.md."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+import pytest
+
+import llmcore.sequence
+from llmcore import ChatSession, Model, Sequence, Stream
+from llmcore.backends.null.context import NullContext
+from llmcore.chat import Message
+from llmcore.engine.generation import Generation, GenerationRequest
+from llmcore.engine.sampling import Sampler
+from llmcore.engine.text import TextAssembler
+from llmcore.errors import ContextOverflowError, DecodeError
+from llmcore.values import evolve
+from mutants import mutant
+
+
+@mutant(kills="gen.max-tokens")
+def gives_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is off by one."""
+
+    def request(*, max_tokens, **options):
+        more = None if max_tokens is None else max_tokens + 1
+        return GenerationRequest(max_tokens=more, **options)
+
+    monkeypatch.setattr(llmcore.sequence, "GenerationRequest", request)
+
+
+@mutant(kills="gen.end-token")
+def knows_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End tokens are tokens like all others."""
+
+    def generation(*, end_tokens, **options):
+        return Generation(end_tokens=frozenset(), **options)
+
+    monkeypatch.setattr(llmcore.sequence, "Generation", generation)
+
+
+@mutant(kills="gen.stop-string")
+def holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may become a stop string is shown at once."""
+    monkeypatch.setattr(TextAssembler, "_certain", lambda self, text: len(text))
+
+
+@mutant(kills="gen.stop-string")
+def keeps_what_was_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only began like a stop string is lost at the end."""
+    finish = TextAssembler.finish
+    monkeypatch.setattr(
+        TextAssembler, "finish", lambda self: "" if self._stops else finish(self)
+    )
+
+
+@mutant(kills="gen.context-full")
+def fails_when_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that fills the sequence is an error."""
+    finish = Generation._finish
+
+    def strict(self, reason):
+        if reason == "context_full":
+            raise ContextOverflowError(self.loop.size + 1, self.loop.size)
+        return finish(self, reason)
+
+    monkeypatch.setattr(Generation, "_finish", strict)
+
+
+@mutant(kills="gen.early-exit")
+def closes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed stream keeps its sequence until it is collected."""
+    kept = []
+
+    def close(self):
+        self._over = True
+        kept.append(self)
+
+    monkeypatch.setattr(Stream, "close", close)
+
+
+@mutant(kills="gen.early-exit")
+def keeps_dropped_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that is dropped keeps its sequence for ever."""
+    create = Stream.__init__
+
+    def init(self, *args):
+        create(self, *args)
+        self._dropped.detach()
+
+    monkeypatch.setattr(Stream, "__init__", init)
+
+
+@mutant(kills="gen.cancel")
+def cancels_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled answer looks like one that ended."""
+    monkeypatch.setattr(Stream, "cancel", lambda self: Stream.stop(self))
+
+
+@mutant(kills="gen.stop")
+def stops_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopping is cancelling."""
+    monkeypatch.setattr(Stream, "stop", lambda self: self._generation.job.cancel())
+
+
+@mutant(kills="gen.finished")
+def begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks a finished stream often enough gets its last piece again."""
+    following, asked = Stream.__next__, Counter()
+
+    def restless(self):
+        try:
+            piece = following(self)
+        except StopIteration:
+            asked[id(self)] += 1
+            if asked[id(self)] == 3 and self._generation.result is not None:
+                return self._last
+            raise
+        self._last = piece
+        return piece
+
+    monkeypatch.setattr(Stream, "__next__", restless)
+
+
+@mutant(kills="gen.finished")
+def fails_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that failed raises its error each time."""
+    following = Stream.__next__
+
+    def stubborn(self):
+        if hasattr(self, "_failure"):
+            raise self._failure
+        try:
+            return following(self)
+        except DecodeError as error:
+            self._failure = error
+            raise
+
+    monkeypatch.setattr(Stream, "__next__", stubborn)
+
+
+@mutant(kills="gen.greedy-repeatable")
+def grows_tired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine with hidden state: the fourth prompt on a sequence is answered so."""
+    decode, begun = NullContext.decode, Counter()
+
+    def moody(self, batch):
+        number = batch.sequences[0]
+        if batch.positions[0] == 0:
+            begun[id(self), number] += 1
+            if begun[id(self), number] == 4:
+                self._cells[number]._salt += b"!"
+        decode(self, batch)
+
+    monkeypatch.setattr(NullContext, "decode", moody)
+
+
+@mutant(kills="gen.seed-repeatable")
+def uses_a_seed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second generation of a sequence draws from where the first one was."""
+    stream, used = Sequence._stream, Counter()
+
+    def go_on(self, prompt, params, **options):
+        if params.seed is not None:
+            params = evolve(params, seed=params.seed + used[id(self)])
+            used[id(self)] += 1
+        return stream(self, prompt, params, **options)
+
+    monkeypatch.setattr(Sequence, "_stream", go_on)
+
+
+@mutant(kills="gen.hand-greedy")
+def takes_the_second_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Core's own greedy sampler never takes the best token."""
+    choose = Sampler._choose
+
+    def second(self, logits):
+        if self._params.temperature == 0:
+            return int(logits.argsort()[-2])
+        return choose(self, logits)
+
+    monkeypatch.setattr(Sampler, "_choose", second)
+
+
+@mutant(kills="gen.hand-seeded")
+def seeds_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random numbers start anew with each call of sample()."""
+    sample = Sequence.sample
+
+    def fresh(self, params=None, **fields):
+        self._sampler = None
+        return sample(self, params, **fields)
+
+    monkeypatch.setattr(Sequence, "sample", fresh)
+
+
+@mutant(kills="gen.whole-characters")
+def decodes_each_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each token is made text by itself."""
+
+    def push(self, data):
+        return self._take(data.decode("utf-8", errors="replace"), final=False)
+
+    monkeypatch.setattr(TextAssembler, "push", push)
+
+
+@mutant(kills="gen.any-thread")
+def belongs_to_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream can be read only where it was begun."""
+    following = Stream.__next__
+
+    def bound(self):
+        here = threading.get_ident()
+        if self.__dict__.setdefault("_thread", here) != here:
+            raise RuntimeError("the stream belongs to another thread")
+        return following(self)
+
+    monkeypatch.setattr(Stream, "__next__", bound)
+
+
+@mutant(kills="gen.keeps-sequence")
+def lets_go_of_its_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream knows the place of its sequence, but does not hold the sequence."""
+    create = Stream.__init__
+
+    def init(self, generation, on_result=None, sequence=None):
+        create(self, generation, on_result)
+
+    monkeypatch.setattr(Stream, "__init__", init)
+
+
+@mutant(kills="gen.async")
+def loses_the_first_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An asynchronous reader misses the first piece."""
+    following = Stream.__anext__
+
+    async def late(self):
+        if not hasattr(self, "_begun"):
+            self._begun = True
+            await following(self)
+        return await following(self)
+
+    monkeypatch.setattr(Stream, "__anext__", late)
+
+
+@mutant(kills="chat.commit")
+def tidies_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """White space at the end of a message is dropped."""
+    stream = ChatSession.stream
+
+    def tidy(self, text, params=None, **options):
+        return stream(self, text.strip(), params, **options)
+
+    monkeypatch.setattr(ChatSession, "stream", tidy)
+
+
+@mutant(kills="chat.rollback")
+def notes_the_question_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's message is history before there is an answer."""
+    begin = ChatSession.stream
+
+    def note(self, text, params=None, **options):
+        before = list(self._history)
+        stream = begin(self, text, params, **options)
+        commit = stream._on_result
+
+        def finished(result):
+            self._history = before
+            commit(result)
+
+        self._history = [*before, Message("user", text)]
+        stream._on_result = finished
+        return stream
+
+    monkeypatch.setattr(ChatSession, "stream", note)
+
+
+@mutant(kills="chat.plain-text")
+def reads_control_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text that spells a control token becomes one."""
+    encode = Model.encode
+
+    def naive(self, parts):
+        split = []
+        for part in parts:
+            if isinstance(part, str):
+                split += self._split_special(part)
+            else:
+                split.append(part)
+        return encode(self, split)
+
+    monkeypatch.setattr(Model, "encode", naive)
+
+
+@mutant(kills="chat.reuse")
+def numbers_the_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each prompt begins differently, so that nothing can be kept."""
+    render = ChatSession._render
+
+    def numbered(self, messages):
+        return (f"{len(messages)} messages\n", *render(self, messages))
+
+    monkeypatch.setattr(ChatSession, "_render", numbered)

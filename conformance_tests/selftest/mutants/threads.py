@@ -1,0 +1,81 @@
+"""Mutants of threads.md."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from llmcore import Llama, Model, Resource
+from llmcore.engine import job, loop
+from llmcore.errors import BusyError
+from llmcore.lifecycle.states import State
+from mutants import mutant
+
+Patch = pytest.MonkeyPatch
+
+
+@mutant(kills="thread.one-user")
+def lets_two_users_in(patch: Patch) -> None:
+    """A second user takes the sequence away from the first."""
+
+    class Greedy(job.Job):
+        def __init__(self, node, slot, interrupt):
+            slot.user = None
+            super().__init__(node, slot, interrupt)
+
+    patch.setattr(loop, "Job", Greedy)
+
+
+@mutant(kills="thread.hand-over")
+def belongs_to_its_thread(patch: Patch) -> None:
+    """A model makes contexts only in the thread that loaded it."""
+    init, create = Model.__init__, Model.create_context
+
+    def remember(self, *args):
+        self.thread = threading.get_ident()
+        init(self, *args)
+
+    def create_context(self, params=None, **fields):
+        if threading.get_ident() != self.thread:
+            raise BusyError("the model belongs to another thread")
+        return create(self, params, **fields)
+
+    patch.setattr(Model, "__init__", remember)
+    patch.setattr(Model, "create_context", create_context)
+
+
+class NoLock:
+    """A lock that keeps nobody out."""
+
+    def acquire(self, blocking=True):
+        return True
+
+    def release(self):
+        pass
+
+
+@mutant(kills="thread.no-overlap")
+def calls_overlap(patch: Patch) -> None:
+    """Contexts have no lock."""
+    patch.setattr(Llama, "_exclusion", lambda self: NoLock)
+
+
+@mutant(kills="thread.concurrent-dispose")
+def the_second_disposer_does_not_wait(patch: Patch) -> None:
+    """Who finds a disposal in progress goes on at once."""
+    right = Resource.dispose
+
+    def dispose(self, **options):
+        if self._node.state is not State.DISPOSING:
+            right(self, **options)
+
+    patch.setattr(Resource, "dispose", dispose)
+
+
+@mutant(kills="thread.independent")
+def contexts_share_scratch_memory(patch: Patch):
+    """The engine keeps the results of all contexts in one place."""
+    from mutants.broken import SharedScratch
+
+    return SharedScratch
