@@ -6,6 +6,7 @@ Own writer, because the ``gguf`` package refuses to write what must be tried her
 
 from __future__ import annotations
 
+import math
 import random
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -128,7 +129,7 @@ def _with_tensors(values: dict[bytes, bytes], version: int) -> Image:
     tensors, offset = [], 0
     for name, shape in _shapes():
         tensors.append((name, shape, 0, offset))
-        offset += 4 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+        offset += 4 * math.prod(shape)
     chance = random.Random(0)
     data = struct.pack(
         f"<{offset // 4}f", *(chance.gauss(0, 0.1) for _ in range(offset // 4))
@@ -328,8 +329,7 @@ def _change_type(image: Image, chance: random.Random) -> Image:
     for index, (name, shape, kind, _) in enumerate(image.tensors):
         new = chosen if index == unlucky else kind
         tensors.append((name, shape, new, offset))
-        elements = shape[0] * (shape[1] if len(shape) > 1 else 1)
-        size = {1: 2, 30: 2, 24: 1, 25: 2, 27: 8, 28: 8}.get(new, 4) * elements
+        size = {1: 2, 30: 2, 24: 1, 25: 2, 27: 8, 28: 8}.get(new, 4) * math.prod(shape)
         offset += -(-size // 32) * 32
     return evolve(
         image, tensors=tuple(tensors), data=image.data + bytes(len(image.data))
