@@ -27,11 +27,13 @@ LIMIT = 120.0
 def run_suite(folder: Path, *options: str, mutant: str | None = None) -> Report:
     """The report of the suite on the null backend, or on a mutant of it."""
     path = folder / "report.json"
-    environment = dict(os.environ, PYTHONPATH=_python_path())
+    environment = dict(
+        os.environ, PYTHONPATH=_python_path(), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"
+    )
     if mutant is not None:
         environment["LLMCORE_MUTANT"] = mutant
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += ["-p", "mutants", "--pyargs", "llmcore_conformance.suite"]
+    command += ["-p", "llmcore_conformance.plugin", "-p", "mutants", "--pyargs", "llmcore_conformance.suite"]
     command += ["--llmcore-backend=null", "--llmcore-patience=4"]
     command += [f"--llmcore-report={path}", *options]
     done = subprocess.run(

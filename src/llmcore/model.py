@@ -210,12 +210,7 @@ class Model(Resource):
     def make_chat_template(self, source: str | None) -> ChatTemplate:
         """A chat template over this model's vocabulary."""
         from llmcore.chat_template import ChatTemplate
-        from llmcore.errors import ChatTemplateError
 
-        if source is None:
-            raise ChatTemplateError(
-                f"{self._node.label} has no chat template: pass chat_template="
-            )
         texts = {number: text for text, number in self.info.special_tokens.items()}
         return ChatTemplate(
             source,

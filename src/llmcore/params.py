@@ -58,6 +58,7 @@ def _number(low: float, high: float = math.inf, *, above: bool = False) -> Any:
 
 def one_of(*allowed: object) -> Any:
     """Validator: the value is one of these, and of the same type."""
+
     def check(instance: object, attribute: Attribute[Any], value: object) -> None:
         if not any(
             value is a or (type(value) is type(a) and value == a) for a in allowed

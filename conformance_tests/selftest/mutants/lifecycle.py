@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
-from llmcore import LLM, Model, Resource, Sequence, Stream
+from llmcore import LLM, Resource, Sequence, Stream
 from llmcore.engine.loop import StepLoop
 from llmcore.errors import DisposedError
 from llmcore.lifecycle import resource, teardown, tree
@@ -68,16 +66,19 @@ def disposed_means_freed(patch: Patch) -> None:
 @mutant(kills="dispose.always-releases")
 def stops_at_the_first_error(patch: Patch) -> None:
     """A failing teardown leaves the rest of the subtree alive."""
-    free = teardown._free
+    free, hand_over = teardown._free, teardown._Disposal._hand_over
+    failed = []
 
     def strict(node):
-        errors = free(node)
-        if errors:
-            raise teardown.DisposeError("teardown failed", errors)
-        return errors
+        failed[:] = free(node)
+        if failed:
+            raise teardown.DisposeError("teardown failed", list(failed))
+        return []
 
     patch.setattr(teardown, "_free", strict)
-    patch.setattr(teardown, "_in_background", lambda work: None)
+    patch.setattr(
+        teardown._Disposal, "_hand_over", lambda self: failed or hand_over(self)
+    )
 
 
 @mutant(kills="dispose.always-releases")
@@ -127,18 +128,19 @@ def sequences_can_be_copied(patch: Patch) -> None:
     patch.setattr(Sequence, "__copy__", lambda self: self, raising=False)
 
 
-@mutant(kills="dispose.busy")
+@mutant(
+    kills="dispose.busy",
+    also={"thread.concurrent-dispose": "nobody waits, however many there are"},
+)
 def frees_under_use(patch: Patch) -> None:
     """A disposal that may wait for ever does not wait at all."""
-    right = teardown._claim
+    right = teardown._wait
 
-    def claim(node, deadline):
-        if deadline is None and not node.tearing and node.users:
-            node.tearing = True
-            return True
-        return right(node, deadline)
+    def wait(ready, node, deadline):
+        if node.kind != "context" or deadline is not None:
+            right(ready, node, deadline)
 
-    patch.setattr(teardown, "_claim", claim)
+    patch.setattr(teardown, "_wait", wait)
 
 
 @mutant(kills="dispose.cancel")
@@ -147,10 +149,7 @@ def running_work_is_not_told(patch: Patch) -> None:
     right = Resource.dispose
 
     def dispose(self, *, inflight="cancel", timeout=None):
-        with tree.TREE:
-            inside = any(node.users for node in tree.subtree(self._node))
-        mine = any(node in tree.subtree(self._node) for node in nodes_in_use())
-        if inside and not mine and timeout is not None:
+        if self._node.kind == "context" and timeout == 0 and self._node.users:
             inflight = "wait"
         right(self, inflight=inflight, timeout=timeout)
 
@@ -209,22 +208,7 @@ def waits_for_itself(patch: Patch) -> None:
 @mutant(kills="dispose.timeout")
 def a_timeout_forgets_the_memory(patch: Patch) -> None:
     """After a timeout nobody frees the rest."""
-    right, background = teardown._finish, teardown._in_background
-    local = threading.local()
-
-    def finish(root, nodes, deadline):
-        local.timed = deadline is not None
-        try:
-            right(root, nodes, deadline)
-        finally:
-            local.timed = False
-
-    def in_background(work):
-        if not getattr(local, "timed", False):
-            background(work)
-
-    patch.setattr(teardown, "_finish", finish)
-    patch.setattr(teardown, "_in_background", in_background)
+    patch.setattr(teardown._Disposal, "_hand_over", lambda self: None)
 
 
 @mutant(kills="dispose.context-manager")
@@ -285,10 +269,13 @@ def leases_stop_the_owner(patch: Patch) -> None:
     patch.setattr(Resource, "dispose", dispose)
 
 
-@mutant(kills="dispose.slot-back")
+@mutant(
+    kills="dispose.slot-back",
+    also={"seq.stale": "it takes the place of a sequence that was in use"},
+)
 def a_slot_in_use_is_lost(patch: Patch) -> None:
     """The place of a sequence that goes during a stream is not given back."""
-    right, cancel = StepLoop.give_back, Stream.cancel
+    right = StepLoop.give_back
 
     def give_back(self, slot):
         used = slot.user is not None
@@ -297,7 +284,6 @@ def a_slot_in_use_is_lost(patch: Patch) -> None:
             self._free.pop()
 
     patch.setattr(StepLoop, "give_back", give_back)
-    patch.setattr(Stream, "cancel", cancel)
 
 
 @mutant(kills="dispose.facade-close")
@@ -325,21 +311,6 @@ def forgets_in_silence(patch: Patch) -> None:
     from llmcore.lifecycle import reaper
 
     patch.setattr(reaper, "warn_forgotten", lambda label, site: None)
-
-
-@mutant(kills="dispose.failed-creation")
-def a_failed_context_is_listed(patch: Patch) -> None:
-    """What could not be created stays in the tree."""
-    create, left = Model.create_context, []
-
-    def create_context(self, params=None, **fields):
-        try:
-            return create(self, params, **fields)
-        except Exception:
-            left.append(Resource("context", parent=self))
-            raise
-
-    patch.setattr(Model, "create_context", create_context)
 
 
 @mutant(kills="dispose.reopen")

@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-from llmcore import Llama, Model, Resource
-from llmcore.engine import job, loop
+from llmcore import Llama, Model, Resource, Sequence
 from llmcore.errors import BusyError
 from llmcore.lifecycle.states import State
 from mutants import mutant
@@ -16,15 +15,15 @@ Patch = pytest.MonkeyPatch
 
 
 @mutant(kills="thread.one-user")
-def lets_two_users_in(patch: Patch) -> None:
-    """A second user takes the sequence away from the first."""
+def lets_a_second_user_in(patch: Patch) -> None:
+    """Cutting a sequence takes it away from its user."""
+    right = Sequence.truncate
 
-    class Greedy(job.Job):
-        def __init__(self, node, slot, interrupt):
-            slot.user = None
-            super().__init__(node, slot, interrupt)
+    def truncate(self, length):
+        self._slot.user = None
+        return right(self, length)
 
-    patch.setattr(loop, "Job", Greedy)
+    patch.setattr(Sequence, "truncate", truncate)
 
 
 @mutant(kills="thread.hand-over")

@@ -89,7 +89,14 @@ class SeamLedger(Ledger):
         self.script.fail(op, error=error, nth=nth, times=times, applied=applied)
 
     def during(self, op: str, work: Callable[[], object]) -> None:
-        """Run something in the thread of the next call of an operation, inside it."""
+        """
+        Run something in the thread of the next call of an operation, inside it.
+
+        Args:
+            op: One of `llmcore.testing.OPS`, or ``"loaded"``: at the end of a load.
+
+            work: What to run, once.
+        """
         self._during[op] = work
 
     def found(self, *kinds: ViolationKind) -> list[Violation]:
@@ -145,7 +152,9 @@ class RecordingBackend(spi.Backend):
     ) -> RecordingModel:
         with self.ledger.use(self.handle, "load"):
             self.ledger.perform("load")
-            return RecordingModel(self, self.real.load_model(path, params, progress))
+            model = RecordingModel(self, self.real.load_model(path, params, progress))
+            self.ledger.interject("loaded")
+            return model
 
     def close(self) -> None:
         with self.ledger.close(self.handle, "close_backend"):

@@ -83,7 +83,11 @@ def test_an_overlong_turn_does_not_end_the_chat():
     [
         (("run", "no/such.gguf", "hi", "--backend", "llama_cpp"), 1, "no/such.gguf"),
         (("run", "model", "hi", "--backend", "nul"), 1, "named 'nul'"),
-        (("run", "model", "hi", "--temperature", "1000", "--backend", "null"), 2, "temp"),
+        (
+            ("run", "model", "hi", "--temperature", "1000", "--backend", "null"),
+            2,
+            "temp",
+        ),
     ],
 )
 def test_errors_are_one_line(args, code, words):

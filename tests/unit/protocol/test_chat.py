@@ -145,7 +145,7 @@ class TestSafety:
     def test_a_model_without_a_template_says_so(self, stage):
         """Without a chat template the error names the fix."""
         model = stage().model
-        with pytest.raises(ChatTemplateError, match="pass chat_template="):
+        with pytest.raises(ChatTemplateError, match="chat_template="):
             model.make_chat_template(None)
 
 

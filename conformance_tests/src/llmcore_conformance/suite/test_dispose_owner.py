@@ -8,8 +8,8 @@ import warnings
 import anyio
 import pytest
 
-from llmcore import LLM, Context, Llama, Model, Scope, Sequence
-from llmcore.errors import ContextCreationError, NoSequenceLeftError
+from llmcore import LLM, Context, Llama, Model, Scope
+from llmcore.errors import NoSequenceLeftError
 from llmcore_conformance import clause
 from llmcore_conformance.checks import assert_becomes, label
 from llmcore_conformance.ledger import RecordingBackend, SeamLedger
@@ -144,20 +144,3 @@ def test_a_forgotten_sequence_is_named(context: Context, patience: float) -> Non
     assert warning.category is ResourceWarning
     assert str(names["name"]) in str(warning.message), f"who is {warning.message}?"
     assert (warning.filename, warning.lineno) == ("program.py", 3)
-
-
-@clause("dispose.failed-creation")
-def test_a_failed_context_leaves_nothing(
-    llama: Llama, model: Model, ledger: SeamLedger
-) -> None:
-    """The engine's own error comes out, nothing is left, and the next one works."""
-    before = [info.label for info in llama.resources()]
-    ledger.fail("create_context")
-    with pytest.raises(ContextCreationError):
-        model.create_context(context_size=64, threads=1)
-    after = [info.label for info in llama.resources()]
-    assert after == before, f"left behind: {set(after) - set(before)}"
-    assert "context" not in ledger.live
-    with model.create_context(context_size=64, threads=1) as context:
-        sequence: Sequence = context.get_sequence()
-        assert sequence.position == 0

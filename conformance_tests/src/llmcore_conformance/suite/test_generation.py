@@ -264,9 +264,7 @@ def test_a_character_cut_into_tokens_comes_whole(
         frequency_penalty=100.0,
     )
     stream = sequence.generate(prompt_tokens[:1], params, max_tokens=3 * len(tokens))
-    assert "".join(texts(stream)) == 3 * character
-    again = sequence.generate(prompt_tokens[:1], params, max_tokens=3 * len(tokens))
-    assert set(texts(again)) == {character}
+    assert texts(stream)[:3] == [character] * 3
 
 
 @clause("gen.any-thread")

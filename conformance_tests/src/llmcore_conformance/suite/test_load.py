@@ -28,20 +28,27 @@ def reader(target: Target, ledger: SeamLedger) -> Iterator[Llama]:
         yield llama
 
 
+@pytest.fixture(scope="module")
+def whole_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A model file."""
+    return tiny_llama(tmp_path_factory.mktemp("model") / "whole.gguf").read_bytes()
+
+
 @pytest.fixture(params=["empty", "text", "magic only", "cut in half", "folder"])
-def bad_path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def bad_path(
+    request: pytest.FixtureRequest, tmp_path: Path, whole_file: bytes
+) -> Path:
     """Something that is not a whole model file."""
     path = tmp_path / "bad.gguf"
     if request.param == "folder":
         path.mkdir()
         return path
-    whole = tiny_llama(tmp_path / "whole.gguf").read_bytes()
     path.write_bytes(
         {
             "empty": b"",
             "text": b"this is no model\n" * 100,
             "magic only": b"GGUF" + b"\xff" * 60,
-            "cut in half": whole[: len(whole) // 2],
+            "cut in half": whole_file[: len(whole_file) // 2],
         }[request.param]
     )
     return path
@@ -161,11 +168,12 @@ def test_an_error_in_the_callback_comes_out(target: Target, llama: Llama) -> Non
 
 
 @clause("load.disposed-during")
+@pytest.mark.parametrize("moment", ["load", "loaded"])
 def test_a_load_on_a_disposed_instance_ends(
-    target: Target, llama: Llama, ledger: SeamLedger, patience: float
+    target: Target, llama: Llama, ledger: SeamLedger, patience: float, moment: str
 ) -> None:
-    """An instance that is disposed while it loads gives no model, and keeps none."""
-    ledger.during("load", llama.dispose)
+    """An instance disposed before or after the engine loaded gives and keeps none."""
+    ledger.during(moment, llama.dispose)
     try:
         outcome(in_thread(lambda: target.load(llama)), patience, "the load")
     except DisposedError:
