@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mutants import load_mutants
 
 from llmcore_conformance.clauses import load_clauses
-from mutants import load_mutants
 
 Reports = Callable[[str], dict[str, Any]]
 
@@ -74,6 +74,28 @@ def test_each_binding_clause_has_a_mutant() -> None:
     binding = {id for id, clause in CLAUSES.items() if clause.binding}
     assert sorted(binding - killed - UNBREAKABLE.keys()) == []
 
+
+def test_each_test_of_the_suite_catches_a_mutant(reports: Reports) -> None:
+    """A test that no mutant fails proves nothing; exceptions have a reason."""
+    outcomes: dict[str, set[str]] = {}
+    for name in sorted(MUTANTS):
+        for entry in reports(name)["clauses"].values():
+            for test, outcome in entry["tests"].items():
+                outcomes.setdefault(test.partition("[")[0], set()).add(outcome)
+    idle = {test for test, seen in outcomes.items() if "fail" not in seen}
+    assert idle - GUARDS.keys() == set(), "they caught nothing"
+    assert GUARDS.keys() - idle == set(), "they catch something now: remove the reason"
+
+
+GUARDS: dict[str, str] = {
+    "test_dispose_owner.py::test_leaving_the_block_disposes": (
+        "the plain case of what the mutants break by an exception"
+    ),
+    "test_thread.py::test_contexts_in_many_threads_answer_as_alone": (
+        "only a real engine can mix its contexts up by chance"
+    ),
+}
+"""Tests that catch no mutant here, with the reason to keep them."""
 
 UNBREAKABLE: dict[str, str] = {}
 """Binding clauses that the null backend cannot break, with the reason."""

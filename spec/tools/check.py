@@ -56,7 +56,9 @@ def _check_tests(clauses: dict[str, Any]) -> Iterator[str]:
                 yield f"{where} must name exactly one clause, it names {named}"
             if not ast.get_docstring(function):
                 yield f"{where} has no docstring: what does it claim?"
-            yield from (f"{where}: no clause {id!r}" for id in set(named) - set(clauses))
+            yield from (
+                f"{where}: no clause {id!r}" for id in set(named) - set(clauses)
+            )
             tested.update(named)
     yield from (f"[{id}] has no test" for id in clauses if id not in tested)
 
@@ -70,7 +72,9 @@ def _check_mutants(clauses: dict[str, Any]) -> Iterator[str]:
         for keyword in call.keywords
         if keyword.arg == "kills"
     }
-    yield from (f"a mutant kills {id!r}: no such clause" for id in killed - set(clauses))
+    yield from (
+        f"a mutant kills {id!r}: no such clause" for id in killed - set(clauses)
+    )
     for id, clause in clauses.items():
         if clause["level"].startswith("MUST") and id not in killed:
             yield f"[{id}] binds and has no mutant"

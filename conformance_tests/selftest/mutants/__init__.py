@@ -24,7 +24,7 @@ import pytest
 from attrs import evolve, frozen
 
 from llmcore import Backend
-from llmcore_conformance.target import Target, described, find_target
+from llmcore_conformance.target import Target, find_target
 
 VARIABLE = "LLMCORE_MUTANT"
 CHILD = f"""\
@@ -90,7 +90,7 @@ def mutated_target(name: str) -> Target:
     target = evolve(find_target("null"), child=CHILD.format(name=name))
     if factory is None:
         return target
-    return evolve(target, create=factory, describe=lambda: described(factory()))
+    return evolve(target, create=factory, describe=lambda: factory().info)
 
 
 def pytest_llmcore_target(config: pytest.Config) -> Target | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from llmcore.backends.null.backend import NullBackend
 from llmcore.errors import BackendError
 
@@ -22,7 +24,7 @@ class CachingBackend(NullBackend):
 class SharedBackend(NullBackend):
     """Closing one instance spoils those that live."""
 
-    living: list[SharedBackend] = []
+    living: ClassVar[list[SharedBackend]] = []
 
     def __init__(self):
         super().__init__()
@@ -98,9 +100,9 @@ class SharedScratch(NullBackend):
                 shared["rows"] = dict(context._rows)
 
             context.decode = decode_here
-            context._row = lambda op, n: next(
-                iter(shared["rows"].values()), None
-            ) or row(op, n)
+            context._row = lambda op, n: (
+                next(iter(shared["rows"].values()), None) or row(op, n)
+            )
             return context
 
         model.create_context = create_context

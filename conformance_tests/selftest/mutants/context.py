@@ -75,24 +75,24 @@ def keeps_a_lease_on_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(kills="context.independent")
-def shares_one_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All contexts of a model that live at the same time have the same cells."""
+def closes_all_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing a context empties the others of its model as well."""
     create, close = NullModel.create_context, NullContext.close
     live: list[NullContext] = []
 
-    def shared(self, params):
-        context = create(self, params)
-        for other in live:
-            if other.model is self:
-                context._cells = other._cells
-        live.append(context)
-        return context
+    def created(self, params):
+        live.append(create(self, params))
+        return live[-1]
 
     def closed(self):
         live.remove(self)
+        for other in live:
+            if other.model is self.model:
+                for cells in other._cells:
+                    cells.clear()
         close(self)
 
-    monkeypatch.setattr(NullModel, "create_context", shared)
+    monkeypatch.setattr(NullModel, "create_context", created)
     monkeypatch.setattr(NullContext, "close", closed)
 
 

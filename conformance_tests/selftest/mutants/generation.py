@@ -20,12 +20,12 @@ from mutants import mutant
 
 
 @mutant(kills="gen.max-tokens")
-def gives_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit is off by one."""
+def always_gives_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is looked at for the first time after the second token."""
 
     def request(*, max_tokens, **options):
-        more = None if max_tokens is None else max_tokens + 1
-        return GenerationRequest(max_tokens=more, **options)
+        late = max_tokens and max(max_tokens, 2)
+        return GenerationRequest(max_tokens=late, **options)
 
     monkeypatch.setattr(llmcore.sequence, "GenerationRequest", request)
 
@@ -214,14 +214,15 @@ def decodes_each_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(kills="gen.any-thread")
-def belongs_to_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream can be read only where it was begun."""
+def knows_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream can be read where it was begun and in one other thread."""
     following = Stream.__next__
 
     def bound(self):
-        here = threading.get_ident()
-        if self.__dict__.setdefault("_thread", here) != here:
-            raise RuntimeError("the stream belongs to another thread")
+        readers = self.__dict__.setdefault("_readers", set())
+        readers.add(threading.get_ident())
+        if len(readers) > 2:
+            raise RuntimeError("the stream belongs to other threads")
         return following(self)
 
     monkeypatch.setattr(Stream, "__next__", bound)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmcore import LLM, Resource, Sequence, Stream
+from llmcore import LLM, Resource, Scope, Sequence, Stream
 from llmcore.engine.loop import StepLoop
 from llmcore.errors import DisposedError
 from llmcore.lifecycle import resource, teardown, tree
@@ -137,7 +137,8 @@ def frees_under_use(patch: Patch) -> None:
     right = teardown._wait
 
     def wait(ready, node, deadline):
-        if node.kind != "context" or deadline is not None:
+        in_use = node.kind in ("sequence", "context") and not node.draining
+        if not in_use or deadline is not None:
             right(ready, node, deadline)
 
     patch.setattr(teardown, "_wait", wait)
@@ -243,6 +244,22 @@ def the_block_still_owns(patch: Patch) -> None:
         self.dispose()
 
     patch.setattr(Resource, "__exit__", leave)
+
+
+@mutant(kills="dispose.context-manager")
+def async_blocks_keep_it_open(patch: Patch) -> None:
+    """``async with`` forgets to dispose."""
+
+    async def leave(self, *exc_info):
+        pass
+
+    patch.setattr(Resource, "__aexit__", leave)
+
+
+@mutant(kills="dispose.owner")
+def scopes_keep_what_they_release(patch: Patch) -> None:
+    """A released resource is still disposed by its scope."""
+    patch.setattr(Scope, "release", lambda self, resource: resource)
 
 
 @mutant(kills="dispose.lease")

@@ -3,7 +3,7 @@ The conformance suite of llmcore: what every backend must do, as tests.
 
     pytest --pyargs llmcore_conformance.suite --llmcore-backend=NAME
 
-Each test names the clause of the spec that it proves: ``@clause("dispose.idempotent")``.
+Each test names the clause of the spec that it proves, by ``@clause("area.words")``.
 """
 
 from __future__ import annotations

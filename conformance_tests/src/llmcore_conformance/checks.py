@@ -72,9 +72,7 @@ def assert_waits(future: Future[T], what: str) -> None:
     raise AssertionError(f"{what} returned and did not wait")
 
 
-def assert_becomes(
-    condition: Callable[[], object], patience: float, what: str
-) -> None:
+def assert_becomes(condition: Callable[[], object], patience: float, what: str) -> None:
     """Something that another thread does happens."""
     __tracebackhide__ = True
     deadline = time.monotonic() + patience

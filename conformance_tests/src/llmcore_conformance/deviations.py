@@ -51,7 +51,9 @@ def read_deviations(path: Path, clauses: Mapping[str, Clause]) -> list[Deviation
         ).get("deviation", [])
         found = [Deviation(**entry) for entry in entries]
     except (OSError, TypeError, ValueError) as error:
-        raise DeviationError(f"cannot read deviations {str(path)!r}: {error}") from error
+        raise DeviationError(
+            f"cannot read deviations {str(path)!r}: {error}"
+        ) from error
     for deviation in found:
         if deviation.clause not in clauses:
             raise DeviationError(

@@ -16,6 +16,7 @@ import pytest
 from llmcore import BackendInfo, Context, Llama, Model, Sequence
 from llmcore_conformance.inflight import RunningGeneration
 from llmcore_conformance.ledger import SeamLedger
+from llmcore_conformance.plugin import current_run
 from llmcore_conformance.target import Target
 
 CONTEXT_SIZE = 256
@@ -28,8 +29,7 @@ StartGeneration = Callable[[Sequence], RunningGeneration]
 @pytest.fixture(scope="session")
 def target(pytestconfig: pytest.Config) -> Target:
     """The backend under test and its model file; `Target.open` makes an instance."""
-    found: Target = pytestconfig.pluginmanager.get_plugin("llmcore-run").target
-    return found
+    return current_run(pytestconfig).target
 
 
 @pytest.fixture(scope="session")

@@ -324,9 +324,7 @@ class RecordingContext(spi.BackendContext):
     # -- the account -------------------------------------------------------------------
 
     @contextmanager
-    def _call(
-        self, op: str, *sequences: int, perform: bool = True
-    ) -> Iterator[None]:
+    def _call(self, op: str, *sequences: int, perform: bool = True) -> Iterator[None]:
         with self.ledger.use(self.handle, op, exclusive=True):
             for number in sequences:
                 self._check_sequence(op, number)

@@ -67,7 +67,7 @@ def pytest_llmcore_target(config: pytest.Config) -> Any:
 
     try:
         return find_target(name, config.getoption("--llmcore-model"))
-    except (LlmcoreError, ImportError, AttributeError) as error:
+    except (LlmcoreError, ImportError, AttributeError, TypeError) as error:
         raise pytest.UsageError(f"--llmcore-backend: {error}") from error
 
 
@@ -99,5 +99,6 @@ def pytest_collection_modifyitems(
 
 def current_run(config: pytest.Config) -> Run:
     """The run that is going on."""
-    run: Run = config.pluginmanager.get_plugin("llmcore-run")
+    found: Any = config.pluginmanager.get_plugin("llmcore-run")
+    run: Run = found
     return run

@@ -99,6 +99,28 @@ class Seam:
         self._contexts.append(self.model.create_context(params))
         return self._contexts[-1]
 
+    def feed(self, context: BackendContext, tokens: Tokens[int]) -> NDArray[np.float32]:
+        """
+        Append tokens to sequence 0 of a context.
+
+        Returns:
+            The logits that follow; of an engine without logits, its greedy token.
+        """
+        import numpy as np
+
+        start, count = context.bounds(0)[1] + 1, len(tokens)
+        outputs = [*[False] * (count - 1), True]
+        positions = range(start, start + count)
+        context.decode(Batch(tokens, positions, [0] * count, outputs))
+        if Capability.LOGITS in self.model.info.capabilities:
+            return context.logits(count - 1).copy()
+        sampler = context.create_sampler(SamplingParams(), 1)
+        if sampler is None:
+            return np.empty(0, np.float32)
+        token = context.sample(count - 1, sampler)
+        sampler.close()
+        return np.array([token], np.float32)
+
     def close_context(self, context: BackendContext) -> None:
         """Close one early."""
         self._contexts.remove(context)
@@ -110,14 +132,6 @@ class Seam:
             self.close_context(context)
         self.model.close()
         self._backend.close()
-
-
-def feed(context: BackendContext, tokens: Tokens[int]) -> NDArray[np.float32]:
-    """Append tokens to sequence 0; the logits that follow the last of them."""
-    start, count = context.bounds(0)[1] + 1, len(tokens)
-    outputs = [*[False] * (count - 1), True]
-    context.decode(Batch(tokens, range(start, start + count), [0] * count, outputs))
-    return context.logits(count - 1).copy()
 
 
 def narrowed(target: Target, capabilities: frozenset[Capability]) -> Target:

@@ -84,7 +84,7 @@ def build_report(
             id: {
                 "outcome": outcomes[id],
                 "level": clauses[id].level,
-                "tests": sorted(n for n, t in tests.items() if t.clause == id),
+                "tests": {n: t.outcome for n, t in tests.items() if t.clause == id},
                 "failures": [
                     m for t in tests.values() if t.clause == id for m in t.messages
                 ],

@@ -113,9 +113,7 @@ class Run:
             raise pytest.UsageError(f"{item.nodeid} must name exactly one clause")
         id = marks[0].args[0]
         if id not in self.clauses:
-            raise pytest.UsageError(
-                f"{item.nodeid}: the spec has no clause {id!r}"
-            )
+            raise pytest.UsageError(f"{item.nodeid}: the spec has no clause {id!r}")
         return self.clauses[id]
 
     def _wanted(self) -> set[str]:

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
 import llmcore
 from llmcore import Backend, BackendInfo, Capability, Llama, Model
+from llmcore.errors import UnknownBackendError
 from llmcore.plugins import registry
 
 if TYPE_CHECKING:
@@ -76,8 +78,8 @@ def find_target(name: str, model_path: str | Path | None = None) -> Target:
     The target of a backend's name, or of ``"module:attribute"``.
 
     Args:
-        name: An installed backend, or where to find a callable that returns a
-            `Backend` with the attribute ``info``.
+        name: An installed backend, or where the `BackendInfo` of one is that is not
+            installed.
 
         model_path: The model file, if it reads one.
 
@@ -87,16 +89,20 @@ def find_target(name: str, model_path: str | Path | None = None) -> Target:
         BackendUnavailableError: It cannot be used here.
     """
     path = None if model_path is None else Path(model_path)
-    module, colon, attribute = name.partition(":")
-    if colon and "." in module:
-        factory = getattr(importlib.import_module(module), attribute)
+    try:
+        registry().get(name)
+    except UnknownBackendError:
+        if ":" not in name:
+            raise
+        info = _imported(name)
+        if not isinstance(info, BackendInfo):
+            raise TypeError(f"{name} must be a BackendInfo, it is {info!r}") from None
         return Target(
             name=name,
-            create=factory,
-            describe=lambda: described(factory()),
+            create=lambda: _imported(info.factory)(),
+            describe=lambda: info,
             model_path=path,
         )
-    registry().get(name)
     return Target(
         name=name,
         create=lambda: registry().create(name),
@@ -105,10 +111,6 @@ def find_target(name: str, model_path: str | Path | None = None) -> Target:
     )
 
 
-def described(backend: Backend) -> BackendInfo:
-    """The facts that a backend object carries."""
-    info = getattr(backend, "info", None)
-    if not isinstance(info, BackendInfo):
-        raise TypeError(f"{type(backend).__name__} has no attribute info: BackendInfo")
-    return info
-
+def _imported(where: str) -> Any:
+    module, _, attribute = where.partition(":")
+    return attrgetter(attribute)(importlib.import_module(module))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from llmcore.errors import (
     AmbiguousBackendError,
     BackendUnavailableError,
+    ForkError,
     PluginErrorGroup,
     UnknownBackendError,
 )
@@ -166,6 +167,8 @@ class Registry:
             BackendUnavailableError: That failed; the cause says how. The next call
                 tries again.
 
+            ForkError: The engine was started in a parent process.
+
             LookupError: As `get`.
         """
         from llmcore.spi import Backend
@@ -177,7 +180,7 @@ class Registry:
             made = attrgetter(attribute)(importlib.import_module(module))()
             if not isinstance(made, Backend):
                 raise TypeError(f"not a llmcore.spi.Backend: {type(made).__name__}")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ForkError):
             raise
         except BaseException as error:
             raise BackendUnavailableError(

@@ -137,7 +137,7 @@ class Ledger:
         **options: Any,
     ) -> Resource:
         """A resource whose handle is on the books; its teardown may raise or act."""
-        above = None if parent is None else self._of_node[parent._node.number]
+        above = None if parent is None else self._of_node.get(parent._node.number)
         handle = Handle(kind, above)
 
         def teardown(handle: Handle) -> None:

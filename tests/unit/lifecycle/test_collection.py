@@ -1,18 +1,27 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import tracemalloc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from llmcore.errors import DisposeError, DisposeTimeoutError
-from llmcore.lifecycle import Resource, Scope, collect_forgotten, reaper
+from llmcore.lifecycle import (
+    Resource,
+    Scope,
+    break_all,
+    collect_forgotten,
+    reaper,
+)
 from llmcore.lifecycle.node import TREE
+from llmcore.lifecycle.tracking import report
 from llmcore.lifecycle.tree import NODES
 
 from .kit import (
@@ -128,8 +137,6 @@ class TestDropped:
 
     def test_broken(self, ledger: Ledger) -> None:
         """A broken resource that is dropped was never disposed either."""
-        from llmcore.lifecycle import break_all
-
         with recorded() as caught:
             model = ledger.make("model", keep=False)
             break_all(model._node, "gone")
@@ -179,15 +186,14 @@ class TestAnywhere:
     def test_in_a_section(self, ledger: Ledger) -> None:
         """What is collected in the middle of a section of the kernel is freed later."""
         model = ledger.make("model", keep=False)
-        with recorded():
-            with TREE:
-                del model
-                assert ledger.freed == []
+        with recorded(), TREE:
+            del model
+            assert ledger.freed == []
 
         assert ledger.freed == ["model"]
 
     def test_del_in_a_section(self, ledger: Ledger) -> None:
-        """A ``__del__`` that disposes in the middle of a section does not free there."""
+        """A ``__del__`` that disposes in the middle of a section frees later."""
         locked: list[bool] = []
         model = ledger.make("model", during_free=lambda: locked.append(TREE.mine))
 
@@ -198,10 +204,11 @@ class TestAnywhere:
             def __del__(self) -> None:
                 model.dispose()
 
-        Facade()
-        with TREE:
-            gc.collect()
-            assert ledger.freed == []
+        with no_collector():
+            Facade()
+            with TREE:
+                gc.collect()
+                assert ledger.freed == []
 
         until_freed(model)
         assert locked == [False]
@@ -255,10 +262,6 @@ class TestErrors:
         self, ledger: Ledger, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """What is shown goes to stderr the way Python does it, with its traceback."""
-        import sys
-
-        from llmcore.lifecycle.tracking import report
-
         hook, sys.unraisablehook = sys.unraisablehook, sys.__unraisablehook__
         try:
             report(ValueError("nobody can catch this"))
@@ -342,7 +345,7 @@ class TestCollectForgotten:
                     collect_forgotten()
 
         with recorded() as caught:
-            tasks = [run_in_thread(lambda i=i: work(i)) for i in range(4)]
+            tasks = [run_in_thread(partial(work, i)) for i in range(4)]
             for task in tasks:
                 task.result()
             collect_forgotten()

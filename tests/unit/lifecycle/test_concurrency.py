@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import contextlib
-import signal
 import threading
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,14 +8,12 @@ import pytest
 
 from llmcore.errors import BusyError, DisposedError, DisposeError, DisposeTimeoutError
 from llmcore.lifecycle import Lease, Operation, Resource
-from llmcore.lifecycle.node import TREE
 
 from .kit import (
     PATIENCE,
     Gate,
     Ledger,
     eventually,
-    listed,
     run_in_thread,
     struck,
     until_disposed,
@@ -242,6 +237,20 @@ class TestFromInside:
         until_freed(model)
         assert ledger.freed == ["model"]
 
+    @pytest.mark.xfail(
+        strict=True, raises=AssertionError, reason="each dispose starts one more thread"
+    )
+    def test_again_and_again(self, ledger: Ledger) -> None:
+        """Disposing many times from inside one use waits in one thread, not in many."""
+        model = ledger.make("model")
+        with ledger.use(model):
+            for _ in range(5):
+                model.dispose()
+            threads = disposal_threads()
+        until_freed(model)
+
+        assert threads == 1
+
     def test_cancels_first(self, ledger: Ledger) -> None:
         """By the time it returns, the running work is cancelled."""
         told: list[str] = []
@@ -298,158 +307,6 @@ class TestFromInside:
         b.dispose()
 
 
-class TestInflight:
-    def test_wait_finishes(self, ledger: Ledger) -> None:
-        """Waiting admits the uses of what runs, refuses others, and frees at its end."""
-        model = ledger.make("model")
-        with Operation(model._node) as operation:
-            task = run_in_thread(lambda: model.dispose(inflight="wait"))
-            until_disposed(model)
-
-            with ledger.use(model, operation):
-                pass
-            with pytest.raises(DisposedError), ledger.use(model):
-                pass
-            with pytest.raises(DisposedError):
-                Operation(model._node)
-            assert ledger.freed == []
-        task.result()
-
-        assert ledger.freed == ["model"]
-
-    def test_wait_not_cancelled(self, ledger: Ledger) -> None:
-        """What is waited for is not cancelled."""
-        cancelled: list[int] = []
-        model = ledger.make("model")
-        with Operation(model._node, lambda: cancelled.append(1)):
-            task = run_in_thread(lambda: model.dispose(inflight="wait"))
-            eventually(waiting)
-        task.result()
-
-        assert not cancelled
-
-    def test_wait_below(self, ledger: Ledger) -> None:
-        """Work on a child that needs its parent finishes too."""
-        model = ledger.make("model")
-        context = ledger.make("context", model)
-        with Operation(context._node) as operation:
-            task = run_in_thread(lambda: model.dispose(inflight="wait"))
-            until_disposed(model)
-            with ledger.use(context, operation), ledger.use(model, operation):
-                assert ledger.freed == []
-        task.result()
-
-    def test_cancel(self, ledger: Ledger) -> None:
-        """Cancelling asks the work once, and its next use raises."""
-        cancelled: list[int] = []
-        model = ledger.make("model")
-        with Operation(model._node, lambda: cancelled.append(1)) as operation:
-            model.dispose()
-            with pytest.raises(DisposedError):
-                model._use(operation).__enter__()
-
-        assert cancelled == [1]
-
-    def test_escalation(self, ledger: Ledger) -> None:
-        """A second disposer that cancels ends the patience of the first; asked once."""
-        cancelled: list[int] = []
-        model = ledger.make("model")
-        with Operation(model._node, lambda: cancelled.append(1)) as operation:
-            patient = run_in_thread(lambda: model.dispose(inflight="wait"))
-            eventually(waiting)
-
-            run_in_thread(model.dispose).result()
-            patient.result()
-
-            with pytest.raises(DisposedError):
-                model._use(operation).__enter__()
-        assert cancelled == [1]
-        assert ledger.freed == ["model"]
-
-    def test_escalation_from_above(self, ledger: Ledger) -> None:
-        """Disposing the parent with cancel ends a patient disposal of the child."""
-        model = ledger.make("model")
-        context = ledger.make("context", model)
-        with Operation(context._node):
-            patient = run_in_thread(lambda: context.dispose(inflight="wait"))
-            eventually(waiting)
-
-            run_in_thread(model.dispose).result()
-            patient.result()
-
-    def test_wait_timeout(self, ledger: Ledger) -> None:
-        """Patience may have an end, too."""
-        model = ledger.make("model")
-        with Operation(model._node):
-            with pytest.raises(DisposeTimeoutError, match="running work"):
-                model.dispose(inflight="wait", timeout=0)
-            assert ledger.freed == []
-
-        until_freed(model)
-
-    def test_failing_cancel(self, ledger: Ledger, unraisable: list[Any]) -> None:
-        """A cancel or an interrupt that raises is shown, and stops nothing."""
-
-        def fail() -> None:
-            raise ValueError("deaf")
-
-        model = ledger.make("model", interrupt=fail)
-        with Operation(model._node, fail):
-            model.dispose()
-
-        assert ledger.freed == ["model"]
-        assert [str(shown.exc_value) for shown in unraisable] == ["deaf", "deaf"]
-
-    def test_interrupt(self, ledger: Ledger) -> None:
-        """The interrupt of a handle ends the use that a disposal waits for."""
-        gate = Gate()
-        model = ledger.make("model", interrupt=gate.open)
-
-        def work() -> None:
-            with ledger.use(model):
-                gate.cross()
-
-        task = run_in_thread(work)
-        gate.reached()
-        model.dispose()
-
-        task.result()
-
-    def test_interrupt_is_a_use(self, ledger: Ledger) -> None:
-        """A handle is not freed while its interrupt runs."""
-        gate = Gate()
-        model = ledger.make("model", interrupt=gate.cross)
-        first = run_in_thread(model.dispose)
-        gate.reached()
-        model._node.interrupt = None  # the second one does not stop at the gate
-        second = run_in_thread(lambda: model.dispose(timeout=0))
-        try:
-            with pytest.raises(DisposeTimeoutError):
-                second.result()
-            assert ledger.freed == []
-        finally:
-            gate.open()
-            first.result()
-
-    def test_no_interrupt_after(self, ledger: Ledger) -> None:
-        """A handle whose teardown began is not interrupted any more."""
-        gate, told = Gate(), list[str]()
-        model = ledger.make(
-            "model",
-            during_free=gate.cross,
-            interrupt=lambda: told.append("freed" if ledger.freed else "alive"),
-        )
-        first = run_in_thread(model.dispose)
-        gate.reached()
-        second = run_in_thread(model.dispose)
-        eventually(lambda: waiting() or not second.running)
-        gate.open()
-        first.result()
-        second.result()
-
-        assert told == ["alive"]
-
-
 class TestExclusion:
     def test_never_overlaps(self, ledger: Ledger) -> None:
         """Eight threads that use one exclusive resource never meet inside."""
@@ -498,129 +355,3 @@ class TestExclusion:
                     lease.release()
 
                 assert model._node.holds == 0
-
-
-class TestSignals:
-    def test_interrupted_drain(self, ledger: Ledger) -> None:
-        """Ctrl-C during a disposal hands the rest over, and is passed on."""
-        model = ledger.make("model")
-        context = ledger.make("context", model)
-        with used_elsewhere(ledger, context) as gate:
-            main = threading.main_thread().ident
-            assert main is not None
-
-            def strike() -> None:
-                eventually(waiting)
-                signal.pthread_kill(main, signal.SIGINT)
-
-            striker = run_in_thread(strike)
-            with pytest.raises(KeyboardInterrupt):
-                model.dispose()
-            striker.result()
-            assert ledger.freed == []
-            gate.open()
-
-        until_freed(model, context)
-        assert ledger.freed == ["context", "model"]
-
-    @pytest.mark.parametrize("inflight", ["cancel", "wait"])
-    def test_handler_anywhere_in_dispose(self, ledger: Ledger, inflight: Any) -> None:
-        """A handler that disposes, at any line of a disposal, neither hangs nor harms."""
-
-        def scenario(at: int) -> bool:
-            model = ledger.make(f"model{at}", interrupt=lambda: None)
-            child = ledger.make(f"child{at}", model)
-            with struck(at, model.dispose) as hit:
-                child.dispose(inflight=inflight)
-                model.dispose(inflight=inflight)
-            until_freed(model, child)
-            return hit()
-
-        run_at_every_line(scenario)
-
-    @pytest.mark.parametrize("exclusive", [False, True])
-    def test_handler_anywhere_in_use(self, ledger: Ledger, exclusive: bool) -> None:
-        """A handler that disposes, at any line of a use, neither hangs nor harms."""
-
-        def scenario(at: int) -> bool:
-            lock = threading.Lock() if exclusive else None
-            model = ledger.make(f"model{at}", exclusion=lock)
-            with struck(at, model.dispose) as hit:
-                try:
-                    with ledger.use(model):
-                        pass
-                except DisposedError:
-                    assert model.disposed
-            model.dispose()
-            until_freed(model)
-            assert lock is None or not lock.locked()
-            return hit()
-
-        run_at_every_line(scenario)
-
-    def test_handler_anywhere_in_creation(self, ledger: Ledger) -> None:
-        """A handler that disposes the parent at any line of a creation does no harm."""
-
-        def scenario(at: int) -> bool:
-            model = ledger.make(f"model{at}")
-            with struck(at, model.dispose) as hit:
-                # Inside a use, or the parent could go before the child's handle.
-                try:
-                    with ledger.use(model):
-                        ledger.make(f"child{at}", model).move_to(None)
-                except DisposedError:
-                    assert model.disposed
-            model.dispose()
-            until_freed(model)
-            made = ledger.handles.get(f"child{at}")
-            assert made is None or made.frees == 1
-            return hit()
-
-        run_at_every_line(scenario)
-
-    def test_interrupted_anywhere(self) -> None:
-        """After Ctrl-C at any call in a disposal the rest is still freed, once."""
-        stuck: list[int] = []
-        books = Ledger()
-
-        def strike() -> None:
-            raise KeyboardInterrupt
-
-        def scenario(at: int) -> bool:
-            model = books.make(f"model{at}")
-            child = books.make(f"child{at}", model)
-            with (
-                contextlib.suppress(KeyboardInterrupt),
-                struck(at, strike, on="call") as hit,
-            ):
-                model.dispose()
-            for resource in (child, model):
-                mine = resource._node.tearing == threading.get_ident()
-                if mine and listed(resource):  # claimed, and nobody will free it
-                    stuck.append(at)
-                    resource._node.tearing = 0
-                resource.dispose()
-            until_freed(model, child)
-            return hit()
-
-        run_at_every_line(scenario)
-        assert not stuck
-        assert not books.violations
-
-    def test_unused_in_a_section(self, ledger: Ledger) -> None:
-        """In the middle of a section of the kernel nothing is disposed as unused."""
-        with ledger.make("model") as model, TREE:
-            assert not model.dispose_if_unused()
-            assert not model.disposed
-
-
-def run_at_every_line(scenario: Callable[[int], bool]) -> None:
-    """Run with 0, 1, 2, ... until the strike comes too late; in a watched thread."""
-
-    def work() -> int:
-        at = 0
-        while scenario(at):
-            at += 1
-        return at
-
-    assert run_in_thread(work).result() > 10

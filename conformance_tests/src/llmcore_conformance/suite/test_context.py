@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from llmcore import Context, Llama, Model, Sequence
@@ -46,9 +48,9 @@ def test_a_sequence_holds_what_was_asked_for(
     ],
 )
 def test_a_parameter_out_of_range_is_refused_by_name(
-    model: Model, ledger: SeamLedger, field: str, value: object
+    model: Model, ledger: SeamLedger, field: str, value: Any
 ) -> None:
-    """The error is a ValueError with the field's name, and nothing native was called."""
+    """The error is a ValueError that names the field; nothing native was called."""
     with pytest.raises(ValueError, match=field):
         model.create_context(**{field: value})
     assert ledger.order("create_context") == [], "the backend was asked all the same"

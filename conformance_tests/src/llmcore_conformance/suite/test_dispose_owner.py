@@ -131,10 +131,10 @@ def test_a_forgotten_model_is_freed(
 
 
 @clause("dispose.forgotten-warns")
-def test_a_forgotten_sequence_is_named(context: Context, patience: float) -> None:
+def test_what_is_forgotten_is_named(patience: float) -> None:
     """The ResourceWarning has the label, and the line of the program that made it."""
-    program = compile("\n\nname = label(context.get_sequence())", "program.py", "exec")
-    names = {"__name__": "program", "context": context, "label": label}
+    program = compile("\n\nname = label(Scope())", "program.py", "exec")
+    names = {"__name__": "program", "Scope": Scope, "label": label}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         exec(program, names)

@@ -121,12 +121,19 @@ def name_of(resource: Resource) -> str:
     return repr(resource).split(" ", 1)[1].rsplit(" ", 1)[0]
 
 
-def assert_named(resource: Resource, use: Callable[[], object]) -> None:
-    """If ``use`` raises one of our errors, its message has the resource's name."""
+def said(use: Callable[[], object]) -> str:
+    """The message of the error that ``use`` raises, or nothing."""
     try:
         use()
     except LlmcoreError as error:
-        assert name_of(resource) in str(error), f"the message was: {error}"
+        return str(error)
+    return ""
+
+
+def assert_named(resource: Resource, use: Callable[[], object]) -> None:
+    """If ``use`` raises one of our errors, its message has the resource's name."""
+    message = said(use)
+    assert not message or name_of(resource) in message, f"the message was: {message}"
 
 
 @clause("error.named")

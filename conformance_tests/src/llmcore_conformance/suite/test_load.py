@@ -35,9 +35,7 @@ def whole_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture(params=["empty", "text", "magic only", "cut in half", "folder"])
-def bad_path(
-    request: pytest.FixtureRequest, tmp_path: Path, whole_file: bytes
-) -> Path:
+def bad_path(request: pytest.FixtureRequest, tmp_path: Path, whole_file: bytes) -> Path:
     """Something that is not a whole model file."""
     path = tmp_path / "bad.gguf"
     if request.param == "folder":
@@ -57,13 +55,11 @@ def bad_path(
 def assert_refused(llama: Llama, path: Path) -> None:
     """Loading raises a ModelLoadError that names the path."""
     __tracebackhide__ = True
-    try:
+    with pytest.raises(ModelLoadError) as caught:
         llama.load_model(path)
-    except ModelLoadError as error:
-        assert str(path) in str(error), f"the message does not name {path}: {error}"
-        assert error.path == str(path)
-    else:
-        pytest.fail(f"{path.name} was loaded")
+    error = caught.value
+    assert str(path) in str(error), f"the message does not name {path}: {error}"
+    assert error.path == str(path)
 
 
 @clause("load.missing-file")
@@ -159,12 +155,9 @@ def test_an_error_in_the_callback_comes_out(target: Target, llama: Llama) -> Non
     def listen(share: float) -> None:
         raise error
 
-    try:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
         llama.load_model(target.model_path, progress=listen)
-    except BaseException as caught:
-        assert caught is error, f"it became {caught!r}"
-    else:
-        pytest.fail("the load went on")
+    assert caught.value is error, f"it became {caught.value!r}"
 
 
 @clause("load.disposed-during")

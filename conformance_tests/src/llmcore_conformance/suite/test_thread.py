@@ -52,9 +52,7 @@ def test_any_thread_may_go_on(
             return sequence.generate(prompt_tokens, max_tokens=2).result.tokens
 
     sequence = outcome(in_thread(make), patience, "making")
-    outcome(
-        in_thread(lambda: sequence.evaluate(prompt_tokens)), patience, "evaluating"
-    )
+    outcome(in_thread(lambda: sequence.evaluate(prompt_tokens)), patience, "evaluating")
     assert len(outcome(in_thread(finish), patience, "generating")) == 2
 
 

@@ -12,7 +12,7 @@ from llmcore.backends.llama_cpp import logs, native
 from llmcore.backends.llama_cpp.model import LlamaCppModel
 from llmcore.backends.llama_cpp.native import C
 from llmcore.backends.llama_cpp.native_params import model_params
-from llmcore.errors import ModelLoadError, OperationCancelledError
+from llmcore.errors import ForkError, ModelLoadError, OperationCancelledError
 from llmcore.spi import Backend, Progress
 from llmcore.values import Device, ModelParams
 
@@ -23,7 +23,12 @@ class LlamaCppBackend(Backend):
     """One user of the engine, which itself lives as long as the process."""
 
     def __init__(self) -> None:
-        native.start()
+        if native.start() != os.getpid():
+            # The pool of OpenMP threads was not copied: the first decode would hang.
+            raise ForkError(
+                "llama.cpp was started before os.fork() and its threads are not in the "
+                "child: start the child with the 'spawn' method, or fork earlier"
+            )
 
     def devices(self) -> Sequence[Device]:
         """What ggml was built for and found, with memory as it is now."""

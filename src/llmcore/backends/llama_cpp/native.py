@@ -6,6 +6,7 @@ import atexit
 import ctypes
 import functools
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -49,9 +50,9 @@ def ggml(name: str, result: Any, *arguments: Any) -> Any:
 
 
 @functools.cache
-def start() -> None:
+def start() -> int:
     """
-    Make the engine ready, once for the life of the process.
+    Make the engine ready, once for the life of the process; the number of the process.
 
     `llama_backend_free` is never called: it is global to the process, so freeing it
     for one `Llama` would take it from the others, and from other users of the library.
@@ -59,6 +60,7 @@ def start() -> None:
     logs.install(C)
     C.llama_backend_init()
     atexit.register(_leave)
+    return os.getpid()
 
 
 def _leave() -> None:
