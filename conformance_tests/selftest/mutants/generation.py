@@ -220,7 +220,7 @@ def knows_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def bound(self):
         readers = self.__dict__.setdefault("_readers", set())
-        readers.add(threading.get_ident())
+        readers.add(threading.current_thread())  # numbers are used again
         if len(readers) > 2:
             raise RuntimeError("the stream belongs to other threads")
         return following(self)

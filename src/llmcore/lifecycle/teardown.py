@@ -79,7 +79,7 @@ def quietly(act: Callable[[], object]) -> None:
 
 
 class _Disposal:
-    """The draining and freeing of marked nodes; goes on elsewhere if it is cut short."""
+    """The draining and freeing of marked nodes; goes on elsewhere if cut short."""
 
     def __init__(self, root: Node, nodes: list[Node]) -> None:
         self._root = root

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from typer.testing import CliRunner
@@ -13,12 +14,13 @@ from typer.testing import CliRunner
 from llmcore.cli import app
 from llmcore.cli.demo import demo_model
 
+COMMAND = (sys.executable, "-W", "error", "-c", "from llmcore.cli import main; main()")
+
 
 def llmcore(*args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command as a person would."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", "from llmcore.cli import main; main()"]
-        + list(args),
+        [*COMMAND, *args],
         input=stdin,
         capture_output=True,
         text=True,
@@ -55,7 +57,7 @@ def test_run_answers():
 
 
 def test_chat_keeps_a_history():
-    """``chat`` answers, shows and resets the history, and leaves at the end of input."""
+    """``chat`` answers, shows and resets the history, and leaves at end of input."""
     done = llmcore(
         *("chat", "model", "--backend", "null", "--max-tokens", "3"),
         stdin="hello\n/history\n/reset\n/history\n/what\n",
@@ -93,7 +95,8 @@ def test_an_overlong_turn_does_not_end_the_chat():
 def test_errors_are_one_line(args, code, words):
     """A wrong file, backend or option is one line on stderr and an exit code."""
     if "llama_cpp" in args:
-        pytest.importorskip("llama_cpp", reason="needs the llama-cpp extra")
+        if find_spec("llama_cpp") is None:
+            pytest.skip("needs the llama-cpp extra")
     done = llmcore(*args)
     assert code == done.returncode
     assert words in done.stderr
@@ -122,13 +125,13 @@ def test_demo_without_its_model_says_what_to_install(tmp_path):
 def test_ctrl_c_stops_the_answer_and_not_the_program():
     """Ctrl-C ends an endless answer; the chat goes on and remembers what was said."""
     with subprocess.Popen(
-        [sys.executable, "-c", "from llmcore.cli import main; main()"]
-        + ["chat", "model", "--backend", "null", "--context-size", "1000000"],
+        [*COMMAND, "chat", "model", "--backend", "null", "--context-size", "1000000"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as chat:
-        assert chat.stdin and chat.stdout and chat.stderr
+        assert chat.stdin
+        assert chat.stdout
         chat.stdin.write(b"hello\n")
         chat.stdin.flush()
         seen = b""

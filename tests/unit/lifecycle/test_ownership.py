@@ -221,7 +221,8 @@ class TestLease:
 
         assert "model" not in ledger.freed
         resource = lease._resource
-        assert resource is not None and listed(resource)
+        assert resource is not None
+        assert listed(resource)
         resource.dispose()
 
     def test_refused_creation(self) -> None:

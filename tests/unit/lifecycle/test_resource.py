@@ -217,7 +217,10 @@ class TestDisposed:
             use(model)
 
         node = model._node
-        assert not (node.users or node.operations or node.holds or node.dependants)
+        assert not (node.users)
+        assert not (node.operations)
+        assert not (node.holds)
+        assert not (node.dependants)
 
     def test_allowed(self, ledger: Ledger) -> None:
         """`disposed`, `dispose`, leaving a ``with`` and ``repr`` go on working."""

@@ -54,7 +54,7 @@ class TestHistory:
 
     @pytest.mark.parametrize("cut", ["cancel", "close", "drop", "fail"])
     def test_a_turn_that_is_cut_off_leaves_no_trace(self, chat, cut):
-        """Cancelled, closed, dropped or failed: history and next answer are as before."""
+        """Cancelled, closed, dropped or failed: history and next answer are as ever."""
         stage, session = chat()
         session.prompt("one")
         before = session.history
@@ -96,7 +96,7 @@ class TestHistory:
 class TestReuse:
     def test_the_second_turn_evaluates_only_what_is_new(self, chat):
         """What was said before is in the cache: only the new message is read."""
-        stage, session = chat(system_prompt="Be terse.")
+        _, session = chat(system_prompt="Be terse.")
         session.prompt("one")
         said = session.sequence.position
         session.prompt("two")

@@ -7,6 +7,7 @@ import pytest
 
 from llmcore import Context, SamplingParams, Sequence, Stream
 from llmcore.errors import DecodeError, OperationCancelledError
+from llmcore.lifecycle import collect_forgotten
 from llmcore_conformance import clause
 from llmcore_conformance.checks import in_thread
 from llmcore_conformance.fixtures import StartGeneration
@@ -288,6 +289,7 @@ def test_a_stream_keeps_its_sequence(
     """A stream of a sequence that nobody else holds goes on to its end."""
     params = endless(context.model)
     stream = context.get_sequence().generate(prompt_tokens, params, max_tokens=8)
+    collect_forgotten()
     assert stream.result.tokens[:8] == as_new(prompt_tokens)
 
 

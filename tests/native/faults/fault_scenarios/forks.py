@@ -70,6 +70,6 @@ def child_of_a_process_that_generates() -> None:
 
 @scenario("ForkError: llama.cpp was started before os.fork")
 def child_starts_its_own() -> None:
-    """The engine's threads are not in the child: it is refused there and never hangs."""
+    """The engine's threads are not in the child: it is refused and never hangs."""
     answer(make_context().get_sequence())
     assert in_child(lambda: print(error_of(make_context))) == 0
