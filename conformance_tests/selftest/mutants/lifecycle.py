@@ -77,7 +77,7 @@ def stops_at_the_first_error(patch: Patch) -> None:
 
     patch.setattr(teardown, "_free", strict)
     patch.setattr(
-        teardown._Disposal, "_hand_over", lambda self: failed or hand_over(self)
+        teardown._Disposal, "hand_over", lambda self: failed or hand_over(self)
     )
 
 
@@ -209,7 +209,7 @@ def waits_for_itself(patch: Patch) -> None:
 @mutant(kills="dispose.timeout")
 def a_timeout_forgets_the_memory(patch: Patch) -> None:
     """After a timeout nobody frees the rest."""
-    patch.setattr(teardown._Disposal, "_hand_over", lambda self: None)
+    patch.setattr(teardown._Disposal, "hand_over", lambda self: None)
 
 
 @mutant(kills="dispose.context-manager")

@@ -49,13 +49,17 @@ def dispose_marked(
     root: Node, nodes: list[Node], *, timeout: float | None = None
 ) -> None:
     """The second half of `dispose`, for nodes that are marked already."""
-    interrupt(nodes)
     if not nodes:
         return
     disposal = _Disposal(root, nodes)
+    try:
+        interrupt(nodes)
+    except BaseException:
+        disposal.hand_over()
+        raise
     me = threading.get_ident()  # a teardown that disposes must not wait for itself
     if nodes_in_use() or any(node.tearing == me for node in nodes):
-        _in_background(disposal.run)
+        disposal.hand_over()
         return
     disposal.run(None if timeout is None else time.monotonic() + timeout)
 
@@ -97,7 +101,7 @@ class _Disposal:
                     self._errors.extend(_free(node))
                 self._left.pop(0)
         except BaseException:
-            self._hand_over()
+            self.hand_over()
             raise
         if self._errors:
             raise DisposeError(
@@ -118,7 +122,7 @@ class _Disposal:
             _wait(lambda: node.state is not State.DISPOSING, node, deadline)
             return False
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
         """Let a thread of its own free the rest; one a root is enough to wait."""
         with TREE:
             if not self._left or (self._root.handed_over and self._claimed is None):

@@ -237,7 +237,6 @@ class TestFromInside:
         until_freed(model)
         assert ledger.freed == ["model"]
 
-    @pytest.mark.xfail(
         strict=True, raises=AssertionError, reason="each dispose starts one more thread"
     )
     def test_again_and_again(self, ledger: Ledger) -> None:

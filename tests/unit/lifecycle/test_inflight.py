@@ -108,7 +108,6 @@ class TestInflight:
 
         until_freed(model)
 
-    @pytest.mark.xfail(
         strict=True, raises=AssertionError, reason="interrupting is not yet handed over"
     )
     def test_interrupted_cancel(self, ledger: Ledger) -> None:
