@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from attrs import frozen
 
 from llmcore.engine.loop import StepLoop
 from llmcore.errors import CapabilityError, NoSequenceLeftError
-from llmcore.lifecycle import Resource, collect_forgotten
+from llmcore.lifecycle import Exclusion, Resource, collect_forgotten
 from llmcore.sequence import Sequence
 from llmcore.spi import BackendContext
 from llmcore.values import Capability, ContextParams
@@ -50,7 +49,7 @@ class Context(Resource):
     """
 
     def __init__(
-        self, model: Model, native: BackendContext, exclusion: threading.Lock
+        self, model: Model, native: BackendContext, exclusion: Exclusion
     ) -> None:
         self.model = model
         self.params: ContextParams = native.params

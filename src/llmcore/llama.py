@@ -14,6 +14,7 @@ from attrs import frozen
 
 from llmcore.errors import OperationCancelledError
 from llmcore.lifecycle import (
+    Exclusion,
     Node,
     Operation,
     Resource,
@@ -38,7 +39,9 @@ def _tell_plugins(step: str, node: Node) -> None:
 
 observe(_tell_plugins)
 
-_process_locks: dict[str, threading.Lock] = {}
+_process_locks: dict[str, Exclusion] = {}
+if hasattr(os, "register_at_fork"):  # what threads of the parent hold stays there
+    os.register_at_fork(after_in_child=_process_locks.clear)
 
 
 def get_llama(backend: str | Backend = "auto") -> Llama:
@@ -209,15 +212,15 @@ class Llama(Resource):
         check_model_file(path, self.backend.formats)
         return Path(path)
 
-    def _exclusion(self) -> Callable[[], threading.Lock]:
+    def _exclusion(self) -> Callable[[], Exclusion]:
         """How the contexts of one model get their lock, by the declared scope."""
         scope = self.backend.exclusion
         if scope == "context":
-            return threading.Lock
+            return Exclusion
         if scope == "model":
-            lock = threading.Lock()
+            lock = Exclusion()
         else:  # one engine has its devices and its process to itself
-            lock = _process_locks.setdefault(self.backend.name, threading.Lock())
+            lock = _process_locks.setdefault(self.backend.name, Exclusion())
         return lambda: lock
 
     def devices(self) -> Sequence[Device]:
@@ -253,7 +256,8 @@ class _Load:
         """Called by the backend, perhaps from native code: must not raise."""
         if self._progress is not None and not self._cancelled:
             try:
-                self._cancelled |= self._progress(share) is False
+                if self._progress(share) is False:
+                    self._cancelled = True
             except BaseException as error:
                 self._error = error
                 self._cancelled = True

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcore.context import Context
 from llmcore.errors import CapabilityError
-from llmcore.lifecycle import Operation, Resource
+from llmcore.lifecycle import Exclusion, Operation, Resource
 from llmcore.spi import BackendModel
 from llmcore.values import (
     Capability,
@@ -43,7 +42,7 @@ class Model(Resource):
         llama: Llama,
         native: BackendModel,
         path: Path | None,
-        exclusion: Callable[[], threading.Lock],
+        exclusion: Callable[[], Exclusion],
     ) -> None:
         self.path = path
         self.backend = llama.backend

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from llmcore.lifecycle.node import TREE, Node
+from llmcore.lifecycle.monitor import TREE
+from llmcore.lifecycle.node import Node
 from llmcore.lifecycle.tree import NODES
 
 

@@ -16,11 +16,13 @@ from collections import deque
 from typing import Any
 
 from llmcore.errors import DisposeError
-from llmcore.lifecycle.node import TREE, Node, nodes_in_use
+from llmcore.lifecycle.monitor import TREE
+from llmcore.lifecycle.node import Node
 from llmcore.lifecycle.states import Event, State, after
 from llmcore.lifecycle.teardown import dispose
 from llmcore.lifecycle.tracking import report, warn_forgotten
 from llmcore.lifecycle.tree import NODES
+from llmcore.lifecycle.use import uses_here
 
 EXIT_DEADLINE = 5.0
 """Seconds that the exit hook waits for running native work before it leaks it."""
@@ -96,7 +98,7 @@ def _forgotten(node: Node) -> None:
 
 def collect_forgotten() -> None:
     """Free what was forgotten so far, now. Does nothing inside a use."""
-    if nodes_in_use() or TREE.mine:
+    if uses_here() or TREE.mine:
         return
     _reaper.reap()
     with TREE:

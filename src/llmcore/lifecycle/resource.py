@@ -4,18 +4,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
-from llmcore.lifecycle.node import TREE, Node, Operation, Use
+from llmcore.lifecycle.monitor import TREE
+from llmcore.lifecycle.node import Node, Operation
 from llmcore.lifecycle.reaper import watch
 from llmcore.lifecycle.states import State
 from llmcore.lifecycle.teardown import Inflight, dispose, dispose_marked, quietly
 from llmcore.lifecycle.tracking import creation_site
 from llmcore.lifecycle.tree import announce, attach, hold, mark_if_unused, move, unhold
+from llmcore.lifecycle.use import Exclusion, Use
 
 
 class Resource:
@@ -40,7 +41,7 @@ class Resource:
 
         interrupt: Makes work inside the handle end soon; any thread.
 
-        exclusion: A lock held during each use of the handle.
+        exclusion: Lets one use of the handle in at a time.
 
         translate: Turns what leaves a use into what the caller should see.
     """
@@ -54,7 +55,7 @@ class Resource:
         teardown: Callable[[Any], object] | None = None,
         name: str = "",
         interrupt: Callable[[], object] | None = None,
-        exclusion: threading.Lock | None = None,
+        exclusion: Exclusion | None = None,
         translate: Callable[[BaseException], object] | None = None,
     ) -> None:
         self._parent = parent

@@ -14,10 +14,12 @@ from functools import partial
 from typing import Literal
 
 from llmcore.errors import DisposeError, DisposeTimeoutError
-from llmcore.lifecycle.node import TREE, Node, nodes_in_use
+from llmcore.lifecycle.monitor import TREE
+from llmcore.lifecycle.node import Node
 from llmcore.lifecycle.states import Event, State, after
 from llmcore.lifecycle.tracking import report
 from llmcore.lifecycle.tree import announce, detach, mark
+from llmcore.lifecycle.use import uses_here
 
 Inflight = Literal["cancel", "wait"]
 
@@ -58,7 +60,7 @@ def dispose_marked(
         disposal.hand_over()
         raise
     me = threading.get_ident()  # a teardown that disposes must not wait for itself
-    if nodes_in_use() or any(node.tearing == me for node in nodes):
+    if uses_here() or any(node.tearing == me for node in nodes):
         disposal.hand_over()
         return
     disposal.run(None if timeout is None else time.monotonic() + timeout)
@@ -157,7 +159,8 @@ def _wait(ready: Callable[[], bool], node: Node, deadline: float | None) -> None
     while not ready():
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
-            threads = ", ".join(sorted(_names(node.users))) or "running work"
+            idents = [use.thread for use in node.users]
+            threads = ", ".join(sorted(_names(idents))) or "running work"
             raise DisposeTimeoutError(
                 f"{node.label} is still in use by {threads}: it is disposed and will "
                 "be freed when that ends; dispose it again to wait longer"

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llmcore.lifecycle.node import TREE, Node
+from llmcore.lifecycle.monitor import TREE
+from llmcore.lifecycle.node import Node
 from llmcore.lifecycle.states import Event, State, after, dispose_order
 from llmcore.lifecycle.tracking import report
 

@@ -94,9 +94,8 @@ def test_an_overlong_turn_does_not_end_the_chat():
 )
 def test_errors_are_one_line(args, code, words):
     """A wrong file, backend or option is one line on stderr and an exit code."""
-    if "llama_cpp" in args:
-        if find_spec("llama_cpp") is None:
-            pytest.skip("needs the llama-cpp extra")
+    if "llama_cpp" in args and find_spec("llama_cpp") is None:
+        pytest.skip("needs the llama-cpp extra")
     done = llmcore(*args)
     assert code == done.returncode
     assert words in done.stderr

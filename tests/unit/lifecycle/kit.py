@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 import llmcore.lifecycle
 from llmcore.lifecycle import Operation, Resource
-from llmcore.lifecycle.node import TREE
+from llmcore.lifecycle.monitor import TREE
 
 PATIENCE = 20.0
 """Seconds after which a test that waits is wrong; a correct run never gets there."""
@@ -232,7 +232,7 @@ def listed(resource: Resource) -> bool:
 
 def waiting() -> int:
     """How many threads wait for something to change in the tree."""
-    return len(TREE._waiters)  # type: ignore[attr-defined]
+    return len(TREE._changed._waiters)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from llmcore.lifecycle import (
     collect_forgotten,
     reaper,
 )
-from llmcore.lifecycle.node import TREE
+from llmcore.lifecycle.monitor import TREE
 from llmcore.lifecycle.tracking import report
 from llmcore.lifecycle.tree import NODES
 

@@ -11,7 +11,7 @@ from .kit import run_program
 PROLOGUE = """
 import os, signal, sys, threading
 from llmcore.errors import DisposedError, DisposeTimeoutError, ForkError
-from llmcore.lifecycle import Operation, Resource, Scope, reaper
+from llmcore.lifecycle import Exclusion, Operation, Resource, Scope, reaper
 from llmcore.lifecycle.tree import NODES
 
 def make(kind, parent=None, **options):
@@ -274,7 +274,7 @@ in_child(work)
         own = ["used", "yours", "forgotten", "yours", "mine"]
         assert lines == [*own, "child", "0", *CHILDREN_FIRST]
 
-    @pytest.mark.parametrize("exclusive", ["None", "threading.Lock()"])
+    @pytest.mark.parametrize("exclusive", ["None", "Exclusion()"])
     def test_used_elsewhere(self, exclusive: str) -> None:
         """A use in another thread of the parent does not block the child."""
         code, lines, errors = outcome(

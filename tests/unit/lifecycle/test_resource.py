@@ -14,7 +14,7 @@ from llmcore.lifecycle import (
     observe,
     tree,
 )
-from llmcore.lifecycle.node import TREE
+from llmcore.lifecycle.monitor import TREE
 from llmcore.lifecycle.tree import NODES
 
 from .kit import Ledger, listed, run_in_thread, until_freed

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from llmcore.errors import DisposedError
-from llmcore.lifecycle.node import TREE
+from llmcore.lifecycle import Exclusion
+from llmcore.lifecycle.monitor import TREE
 
 from .kit import (
     Ledger,
@@ -66,7 +67,7 @@ class TestSignals:
         """A handler that disposes, at any line of a use, neither hangs nor harms."""
 
         def scenario(at: int) -> bool:
-            lock = threading.Lock() if exclusive else None
+            lock = Exclusion() if exclusive else None
             model = ledger.make(f"model{at}", exclusion=lock)
             with struck(at, model.dispose) as hit:
                 try:
@@ -76,7 +77,7 @@ class TestSignals:
                     assert model.disposed
             model.dispose()
             until_freed(model)
-            assert lock is None or not lock.locked()
+            assert lock is None or not lock.taken
             return hit()
 
         run_at_every_line(scenario)

@@ -13,6 +13,7 @@ from llmcore.errors import (
     DisposeTimeoutError,
 )
 from llmcore.lifecycle import (
+    Exclusion,
     Operation,
     Resource,
 )
@@ -47,7 +48,7 @@ class Crowd:
         with self.lock:
             self.count += 1
             name = f"c{self.count}"
-        exclusion = threading.Lock() if self.count % 3 == 0 else None
+        exclusion = Exclusion() if self.count % 3 == 0 else None
         if parent is None:
             made = self.ledger.make(name)
         else:

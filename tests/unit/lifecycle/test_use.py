@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from llmcore.errors import BrokenError, BusyError, DisposedError
 from llmcore.lifecycle import (
+    Exclusion,
     break_all,
     resources,
 )
@@ -83,7 +82,7 @@ class TestUse:
 
     def test_exclusion_released(self, ledger: Ledger) -> None:
         """A refused or failed use gives its exclusion back."""
-        lock = threading.Lock()
+        lock = Exclusion()
         model = ledger.make("model", exclusion=lock)
         with pytest.raises(KeyError), model._use():
             raise KeyError
@@ -91,11 +90,11 @@ class TestUse:
         with pytest.raises(DisposedError):
             model._use().__enter__()
 
-        assert not lock.locked()
+        assert not lock.taken
 
     def test_nested_exclusion(self, ledger: Ledger) -> None:
         """Inside an exclusive use, a second one that would wait is refused."""
-        with ledger.make("model", exclusion=threading.Lock()) as model, model._use():
+        with ledger.make("model", exclusion=Exclusion()) as model, model._use():
             with pytest.raises(BusyError, match=r"model#\d+ is in use"):
                 model._use().__enter__()
             assert len(model._node.users) == 1
@@ -103,8 +102,8 @@ class TestUse:
     def test_nested_other(self, ledger: Ledger) -> None:
         """Inside an exclusive use, another free one is fine."""
         with (
-            ledger.make("a", exclusion=threading.Lock()) as a,
-            ledger.make("b", exclusion=threading.Lock()) as b,
+            ledger.make("a", exclusion=Exclusion()) as a,
+            ledger.make("b", exclusion=Exclusion()) as b,
             a._use(),
             b._use() as handle,
         ):
@@ -117,9 +116,13 @@ class TestUse:
 
     def test_disposed_does_not_wait(self, ledger: Ledger) -> None:
         """A disposed object refuses at once, even if its exclusion is taken."""
-        lock = threading.Lock()
+        lock = Exclusion()
         model = ledger.make("model", exclusion=lock)
         model.dispose()
 
-        with lock, pytest.raises(DisposedError):
+        with (
+            ledger.make("other", exclusion=lock) as other,
+            other._use(),
+            pytest.raises(DisposedError),
+        ):
             run_in_thread(model._use().__enter__).result()
