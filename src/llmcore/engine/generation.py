@@ -126,7 +126,7 @@ class Generation:
         if token in self.end_tokens:
             return self._finish("end")
         self.tokens.append(token)
-        text = self._assembler.push(self.piece(token, self.job.operation))
+        text = self._assembler.push(self.piece(token, self.job))
         self._texts.append(text)
         if self._assembler.stopped:
             return text + self._finish("stop")

@@ -7,14 +7,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
+from weakref import ref
 
 from llmcore.engine.slot import Slot
 from llmcore.errors import BusyError, OperationCancelledError, SequenceBusyError
 from llmcore.lifecycle import Node, Operation, Use
 
-_claim = threading.Lock()  # never held across anything but the two lines it guards
+_claim = threading.Lock()  # never held across anything but the lines it guards
+
+
+class _Claim:
+    """Something that a slot can refer to as its user."""
 
 
 @contextmanager
@@ -25,15 +28,16 @@ def claim_all(slots: Sequence[Slot]) -> Iterator[None]:
     Raises:
         BusyError: One of them has a user.
     """
+    claim = _Claim()
     with _claim:
-        busy = [slot.number for slot in slots if slot.user is not None]
+        busy = [slot.number for slot in slots if slot.busy]
         if busy:
             raise BusyError(
                 f"sequences {busy} of the context are in use: finish, cancel or close "
                 "what runs on them first"
             )
         for slot in slots:
-            slot.user = slots
+            slot.user = ref(claim)
     try:
         yield
     finally:
@@ -41,9 +45,9 @@ def claim_all(slots: Sequence[Slot]) -> Iterator[None]:
             slot.user = None
 
 
-class Job:
+class Job(Operation):
     """
-    Claims a sequence for one user until it ends; a second claim is refused.
+    Claims a sequence for one user until it ends or is dropped; a second is refused.
 
     Args:
         node: Of the sequence.
@@ -63,18 +67,17 @@ class Job:
     ) -> None:
         self.slot = slot
         self.cancelled = False
-        self._node = node
         self._interrupt = interrupt
         node.check()
         with _claim:
-            if slot.user is not None:
+            if slot.busy:
                 raise SequenceBusyError(
                     f"{node.label} is in use by another stream or call: finish, cancel "
                     "or close that first, or take another sequence"
                 )
-            slot.user = self
+            slot.user = ref(self)
         try:
-            self.operation = Operation(node, self.cancel)
+            super().__init__(node)
         except BaseException:
             slot.user = None
             raise
@@ -86,7 +89,7 @@ class Job:
 
     def use(self) -> Use:
         """The lease on the sequence; each step holds it besides that on the context."""
-        return self._node.use(self.operation)
+        return self._node.use(self)
 
     def check(self) -> None:
         """
@@ -105,17 +108,7 @@ class Job:
 
     def end(self) -> None:
         """Free the sequence for the next user; twice is fine, also in the collector."""
-        if self.slot.user is self:
+        user = self.slot.user
+        if user is not None and user() is self:
             self.slot.user = None
-        self.operation.end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.end()
+        super().end()

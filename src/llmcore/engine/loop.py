@@ -154,7 +154,7 @@ class StepLoop:
         slot, start = job.slot, None
         while True:
             try:
-                with job.use(), self._node.use(job.operation) as native:
+                with job.use(), self._node.use(job) as native:
                     self._settle(native, slot)
                     start = len(slot.tokens) if start is None else start
                     chunk, last = self._next_chunk(slot, tokens, start)
@@ -230,7 +230,7 @@ class StepLoop:
     def reuse(self, job: Job, prompt: Sequence[int]) -> CacheReport:
         """Cut a job's sequence down to what a prompt can keep of it."""
         slot = job.slot
-        with job.use(), self._node.use(job.operation) as native:
+        with job.use(), self._node.use(job) as native:
             self._settle(native, slot)
             keep, reason = reusable(slot.tokens, prompt)
             kept = self._cut(native, slot, keep)
@@ -240,7 +240,7 @@ class StepLoop:
 
     def truncate(self, job: Job, length: int) -> int:
         """Keep the first ``length`` tokens if the cache can, else none; says which."""
-        with job.use(), self._node.use(job.operation) as native:
+        with job.use(), self._node.use(job) as native:
             self._settle(native, job.slot)
             return self._cut(native, job.slot, length)
 
@@ -267,7 +267,7 @@ class StepLoop:
         """Copy a job's sequence into an empty slot; False if the backend cannot."""
         if Capability.COPY not in self.capabilities:
             return False
-        with job.use(), self._node.use(job.operation) as native:
+        with job.use(), self._node.use(job) as native:
             self._settle(native, job.slot)
             target.pending = list(job.slot.tokens)
             native.copy(job.slot.number, target.number)
@@ -288,7 +288,7 @@ class StepLoop:
         """
         if Capability.NATIVE_SAMPLING not in self.capabilities:
             return None
-        with job.use(), self._node.use(job.operation) as native:
+        with job.use(), self._node.use(job) as native:
             sampler: BackendSampler | None = native.create_sampler(params, seed)
             if sampler is not None:
                 self._samplers.add(sampler)

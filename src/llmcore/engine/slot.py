@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import ref
 
 from attrs import define, field, frozen
 
@@ -23,8 +24,13 @@ class Slot:
     number: int
     tokens: list[int] = field(factory=list)
     pending: Sequence[int] = ()
-    user: object | None = None
+    user: ref[Any] | None = None  # a user that was dropped does not count
     logits: Any = None  # after the last token, if it was evaluated by hand
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has a user."""
+        return self.user is not None and self.user() is not None
 
 
 @frozen(kw_only=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import time
+import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from llmcore.errors import BrokenError, DisposedError, ForkError
 from llmcore.lifecycle.monitor import TREE
@@ -41,6 +42,7 @@ class Node:
     """
 
     __slots__ = (
+        "_operations",
         "block",
         "cause",
         "dependants",
@@ -55,7 +57,6 @@ class Node:
         "kind",
         "name",
         "number",
-        "operations",
         "owned",
         "owner",
         "parent",
@@ -97,7 +98,8 @@ class Node:
         self.dependants: dict[int, Node] = {}
         self.owned: dict[int, Any] = {}  # number -> Resource, kept alive by its owner
         self.users: list[Use] = []
-        self.operations: dict[int, Operation] = {}
+        # Weak: work that nobody can go on with any more does not count.
+        self._operations: dict[int, weakref.ref[Operation]] = {}
         self.draining = False
         self.tearing = 0  # id of the thread that frees it
         self.handed_over = False  # a thread waits to free what is below
@@ -110,6 +112,12 @@ class Node:
         """Such as ``model#2 'SmolLM2'``."""
         name = f" {self.name!r}" if self.name else ""
         return f"{self.kind}#{self.number}{name}"
+
+    @property
+    def operations(self) -> list[Operation]:
+        """The work that runs on it."""
+        found = [reference() for reference in list(self._operations.values())]
+        return [operation for operation in found if operation is not None]
 
     def depends_on(self, other: Node) -> bool:
         """Whether it is ``other``, or goes when ``other`` goes, whoever owns it."""
@@ -169,7 +177,8 @@ class Node:
 
 class Operation:
     """
-    Work that takes many uses: a load, a stream, a chat turn. Ends exactly once.
+    Work that takes many uses: a load, a stream, a chat turn. Lives until `end`, or
+    until it is dropped.
 
     A disposal with ``inflight="cancel"`` cancels it, one with ``"wait"`` waits for it.
 
@@ -179,12 +188,12 @@ class Operation:
         cancel: Called, from any thread, when it should end soon.
     """
 
-    __slots__ = ("_cancel", "_node")
+    __slots__ = ("__weakref__", "_cancel", "_node")
 
     def __init__(self, node: Node, cancel: Callable[[], object] | None = None) -> None:
         self._node = node
         self._cancel = cancel
-        node.operations[id(self)] = self
+        node._operations[id(self)] = weakref.ref(self)
         if node.state is not State.LIVE:
             self.end()
             node.refuse()
@@ -199,12 +208,12 @@ class Operation:
     def end(self) -> None:
         """The work is over; doing it twice is fine."""
         node = self._node
-        ended = node.operations.pop(id(self), None)
+        ended = node._operations.pop(id(self), None)
         if ended is not None and node.state is not State.LIVE:
             with TREE:
                 TREE.notify_all()
 
-    def __enter__(self) -> Operation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -70,7 +70,7 @@ def interrupt(nodes: list[Node]) -> None:
     """Cancel the work that runs on nodes which do not wait for it."""
     for node in nodes:
         if not node.draining:
-            for operation in list(node.operations.values()):
+            for operation in node.operations:
                 quietly(operation.cancel)
             if node.interrupt is not None:
                 quietly(partial(node.poke, node.interrupt))

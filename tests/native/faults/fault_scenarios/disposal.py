@@ -171,7 +171,7 @@ def dispose_in_progress_callback() -> None:
     assert len(shares) == 1, shares
 
 
-@scenario("interrupted .*DisposedError: sequence#", real_model=True)
+@scenario("interrupted .*DisposedError: (sequence|context|model)#", real_model=True)
 def dispose_in_signal_handler() -> None:
     """A signal handler may dispose what the thread under it is using."""
     for after in (0.001, 0.01, 0.05, 0.2):  # before, and inside of, the prompt
