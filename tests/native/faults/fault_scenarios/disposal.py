@@ -70,7 +70,7 @@ def public_calls(stack: Stack) -> dict[str, list[Callable[[], object]]]:
     }
 
 
-@scenario(r"105 calls.*DisposedError: chat#\d+ is disposed because llama#\d+ ")
+@scenario(r"[0-9]+ calls.*DisposedError: chat#\d+ is disposed because llama#\d+ ")
 def call_after_dispose() -> None:
     """Every call below the level that was disposed says so, and says who did it."""
     count = 0
