@@ -51,6 +51,7 @@ def after_dispose(path: str) -> None:
 
 
 def main() -> None:
+    """Print the sizes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default=str(demo_model()))
     parser.add_argument("--cycles", type=int, default=300)

@@ -45,7 +45,9 @@ class Raw:
     def prompt(self, tokens: list[int]) -> None:
         C.llama_memory_clear(self.memory, False)
         array = (C.llama_token * len(tokens))(*tokens)
-        assert C.llama_decode(self.context, C.llama_batch_get_one(array, len(tokens))) == 0
+        assert (
+            C.llama_decode(self.context, C.llama_batch_get_one(array, len(tokens))) == 0
+        )
 
     def generate(self, tokens: list[int], count: int) -> list[int]:
         self.prompt(tokens)

@@ -12,6 +12,7 @@ from attrs import frozen
 from llmcore.engine.loop import StepLoop
 from llmcore.errors import CapabilityError, NoSequenceLeftError
 from llmcore.lifecycle import Exclusion, Resource, collect_forgotten
+from llmcore.seam import first_look
 from llmcore.sequence import Sequence
 from llmcore.spi import BackendContext
 from llmcore.values import Capability, ContextParams
@@ -52,8 +53,8 @@ class Context(Resource):
         self, model: Model, native: BackendContext, exclusion: Exclusion
     ) -> None:
         self.model = model
-        self.params: ContextParams = native.params
-        self._loop = StepLoop(native.params, model.capabilities)
+        self.params: ContextParams = first_look(native, "params")
+        self._loop = StepLoop(self.params, model.capabilities)
         can_abort = Capability.ABORT in model.capabilities
         super().__init__(
             "context",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llmcore.context import Context
 from llmcore.errors import CapabilityError
 from llmcore.lifecycle import Exclusion, Operation, Resource
+from llmcore.seam import first_look
 from llmcore.spi import BackendModel
 from llmcore.values import (
     Capability,
@@ -46,7 +47,7 @@ class Model(Resource):
     ) -> None:
         self.path = path
         self.backend = llama.backend
-        self.info: ModelInfo = native.info
+        self.info: ModelInfo = first_look(native, "info")
         self._exclusion = exclusion
         self._pieces: dict[int, bytes] = {}
         super().__init__(
@@ -54,7 +55,7 @@ class Model(Resource):
             parent=llama,
             handle=native,
             teardown=_close,
-            name=native.info.name or (path.name if path else ""),
+            name=self.info.name or (path.name if path else ""),
             translate=llama._node.translate,
         )
 

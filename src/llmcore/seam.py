@@ -4,8 +4,24 @@ What may leave the seam: llmcore's own errors, and everything else as `BackendEr
 
 from __future__ import annotations
 
+from typing import Any
+
 from llmcore.errors import BackendCrashedError, BackendError, LlmcoreError
 from llmcore.lifecycle import Node, break_all
+
+
+def first_look(native: Any, fact: str) -> Any:
+    """
+    A fact about a native object that nobody owns yet: if that fails, it is closed.
+
+    Args:
+        fact: Name of the attribute.
+    """
+    try:
+        return getattr(native, fact)
+    except BaseException:
+        native.close()
+        raise
 
 
 class Translator:

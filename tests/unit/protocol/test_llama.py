@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 import llmcore
+from llmcore.backends.null.context import NullContext
 from llmcore.errors import (
     BackendCrashedError,
     BackendError,
@@ -268,3 +269,19 @@ class TestErrors:
         with context.get_sequence() as sequence:
             alone = [sequence.generate(p, max_tokens=20).result.tokens for p in prompts]
         assert alone == together
+
+
+class TestFailedCreation:
+    def test_a_context_that_cannot_tell_its_parameters_is_closed(
+        self, stage, monkeypatch
+    ):
+        """A backend that fails when asked what it made leaves nothing behind."""
+        stage = stage()
+
+        def broken(self):
+            raise ZeroDivisionError("no parameters")
+
+        monkeypatch.setattr(NullContext, "params", property(broken))
+        with pytest.raises(BackendError, match="no parameters"):
+            stage.context()
+        assert {"backend": 1, "model": 1} == stage.ledger.live

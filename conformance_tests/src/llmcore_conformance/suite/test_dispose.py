@@ -70,7 +70,7 @@ def test_children_are_freed_before_parents_and_newest_first(
     llama: Llama, model: Model, context: Context, ledger: SeamLedger
 ) -> None:
     """Two contexts go, the second one first, then their model, then its engine."""
-    model.create_context(context_size=64, threads=1)
+    _second = model.create_context(context_size=64, threads=1)
     llama.dispose()
     freed = [(event.op, event.id) for event in ledger.events if event.op in CLOSES]
     kinds = [op for op, _ in freed]
@@ -100,7 +100,7 @@ def test_a_failing_teardown_does_not_stop_the_others(
     model: Model, context: Context, llama: Llama, ledger: SeamLedger
 ) -> None:
     """All is freed, and one DisposeError holds what the engine raised."""
-    model.create_context(context_size=64, threads=1)
+    _second = model.create_context(context_size=64, threads=1)
     boom = RuntimeError("the engine failed to free")
     ledger.fail("close_context", boom)
     with pytest.raises(DisposeError) as caught:
