@@ -91,6 +91,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def spread(ratios: list[float]) -> str:
+    """Median and spread, for people."""
     low, middle, high = statistics.quantiles(ratios, n=4)
     return (
         f"median {middle:.3f}, quartiles {low:.3f} to {high:.3f}, "
@@ -99,6 +100,7 @@ def spread(ratios: list[float]) -> str:
 
 
 def main() -> None:
+    """Print both ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default=str(demo_model()))
     parser.add_argument("--pairs", type=int, default=15)

@@ -44,6 +44,7 @@ def microseconds(statement: str, names: dict[str, object], number: int) -> float
 
 
 def leases() -> None:
+    """Entering and leaving a lease."""
     with Resource("plain") as plain, Resource("one", exclusion=Exclusion()) as one:
         for name, lease in (
             ("a lock and a counter", LockAndCount()),
@@ -55,6 +56,7 @@ def leases() -> None:
 
 
 def sequences() -> None:
+    """Making and disposing a sequence."""
     with llmcore.get_llama("llama_cpp") as llama:
         model = llama.load_model(demo_model())
         context = model.create_context(context_size=256, sequences=2)
@@ -64,6 +66,7 @@ def sequences() -> None:
 
 
 def live_resources(count: int = 10_000) -> None:
+    """Memory of resources that live."""
     with Resource("parent") as parent:
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
@@ -74,6 +77,7 @@ def live_resources(count: int = 10_000) -> None:
 
 
 def imports() -> None:
+    """Import time, and what an import loads."""
     for code in ("pass", "import llmcore"):
         runs = [_import_ms(code) for _ in range(7)]
         print(f"python -c {code!r}: {sorted(runs)[3]:.1f} ms in imports (median of 7)")
