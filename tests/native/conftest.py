@@ -5,13 +5,9 @@ The models that the tests of real engines run with.
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
-
-# Only its model writer is needed here, not the installed suite.
-sys.path.append(str(Path(__file__).parents[2] / "conformance_tests" / "src"))
 
 
 @pytest.fixture(scope="session")

@@ -83,11 +83,12 @@ def closes_later(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="gen.early-exit")
 def keeps_dropped_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that is dropped keeps its sequence for ever."""
-    create = Stream.__init__
+    create, kept = Stream.__init__, []
 
     def init(self, *args):
         create(self, *args)
         self._dropped.detach()
+        kept.append(self._generation)
 
     monkeypatch.setattr(Stream, "__init__", init)
 

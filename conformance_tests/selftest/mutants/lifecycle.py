@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from llmcore import LLM, Resource, Scope, Sequence, Stream
 from llmcore.engine.loop import StepLoop
-from llmcore.errors import DisposedError
+from llmcore.errors import DisposedError, DisposeTimeoutError
 from llmcore.lifecycle import resource, teardown, tree
-from llmcore.lifecycle.node import Node, nodes_in_use
+from llmcore.lifecycle.node import Node
 from llmcore.lifecycle.states import State
+from llmcore.lifecycle.use import uses_here
 from mutants import mutant
 
 Patch = pytest.MonkeyPatch
@@ -66,7 +69,7 @@ def disposed_means_freed(patch: Patch) -> None:
 @mutant(kills="dispose.always-releases")
 def stops_at_the_first_error(patch: Patch) -> None:
     """A failing teardown leaves the rest of the subtree alive."""
-    free, hand_over = teardown._free, teardown._Disposal._hand_over
+    free, hand_over = teardown._free, teardown._Disposal.hand_over
     failed = []
 
     def strict(node):
@@ -188,7 +191,7 @@ def never_frees_after_a_callback(patch: Patch) -> None:
     right = teardown.dispose_marked
 
     def dispose_marked(root, nodes, *, timeout=None):
-        if root.kind == "model" and nodes_in_use():
+        if root.kind == "model" and uses_here():
             return
         right(root, nodes, timeout=timeout)
 
@@ -198,18 +201,25 @@ def never_frees_after_a_callback(patch: Patch) -> None:
 @mutant(kills="dispose.in-callback")
 def waits_for_itself(patch: Patch) -> None:
     """A disposal in a callback waits for the call it is in."""
-    right = teardown.nodes_in_use
-    patch.setattr(
-        teardown,
-        "nodes_in_use",
-        lambda: [n for n in right() if n.kind != "model" or len(right()) > 1],
-    )
+    right = teardown.uses_here
+
+    def uses():
+        kinds = [use._node.kind for use in right()]
+        return [kind for kind in kinds if kind != "model" or len(kinds) > 1]
+
+    patch.setattr(teardown, "uses_here", uses)
 
 
 @mutant(kills="dispose.timeout")
 def a_timeout_forgets_the_memory(patch: Patch) -> None:
     """After a timeout nobody frees the rest."""
-    patch.setattr(teardown._Disposal, "hand_over", lambda self: None)
+    right = teardown._Disposal.hand_over
+
+    def hand_over(self):
+        if not isinstance(sys.exception(), DisposeTimeoutError):
+            right(self)
+
+    patch.setattr(teardown._Disposal, "hand_over", hand_over)
 
 
 @mutant(kills="dispose.context-manager")

@@ -44,20 +44,20 @@ def belongs_to_its_thread(patch: Patch) -> None:
     patch.setattr(Model, "create_context", create_context)
 
 
-class NoLock:
-    """A lock that keeps nobody out."""
+class NoExclusion:
+    """An exclusion that keeps nobody out."""
 
-    def acquire(self, blocking=True):
+    def enter(self, use):
         return True
 
-    def release(self):
+    def leave(self, use):
         pass
 
 
 @mutant(kills="thread.no-overlap")
 def calls_overlap(patch: Patch) -> None:
-    """Contexts have no lock."""
-    patch.setattr(Llama, "_exclusion", lambda self: NoLock)
+    """Contexts let everybody in."""
+    patch.setattr(Llama, "_exclusion", lambda self: NoExclusion)
 
 
 @mutant(kills="thread.concurrent-dispose")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from llmcore import BackendInfo, Context, Llama, Model, Sequence
+from llmcore.lifecycle import collect_forgotten
 from llmcore_conformance.inflight import RunningGeneration
 from llmcore_conformance.ledger import SeamLedger
 from llmcore_conformance.plugin import current_run
@@ -57,6 +58,7 @@ def llama(target: Target, ledger: SeamLedger, patience: float) -> Iterator[Llama
     yield llama
     with suppress(Exception):  # a test judges the subject, cleaning up does not
         llama.dispose(timeout=patience)
+    collect_forgotten()  # what a test dropped is its own affair, not the next one's
 
 
 @pytest.fixture

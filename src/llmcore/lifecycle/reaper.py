@@ -128,11 +128,12 @@ def _install_exit_hook() -> None:
 def _dispose_everything() -> None:
     """Free what lives; what is still in use at the deadline is leaked on purpose."""
     deadline = time.monotonic() + EXIT_DEADLINE
-    for node in sorted(NODES.values(), key=lambda n: n.number, reverse=True):
-        if node.parent is None:
-            # No output and no exception: the program is over, nobody can act on it.
-            with contextlib.suppress(BaseException):
-                dispose(node, timeout=max(0.0, deadline - time.monotonic()))
+    with TREE:
+        roots = [node for node in NODES.values() if node.parent is None]
+    for node in reversed(roots):
+        # No output and no exception: the program is over, nobody can act on it.
+        with contextlib.suppress(BaseException):
+            dispose(node, timeout=max(0.0, deadline - time.monotonic()))
 
 
 # -- fork ----------------------------------------------------------------------------

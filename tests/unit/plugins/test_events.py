@@ -58,7 +58,9 @@ def test_nobody_listens(site: Site, registry: Registry) -> None:
     registry.emit("context", "created", "context 7", 7)
     sys.setprofile(None)
 
-    assert [name for what, name in calls if what == "call"] == ["emit"]
+    # Other programs' hooks may run at any time, such as those of the collector.
+    called = [name for what, name in calls if what == "call" and name != "gc_callback"]
+    assert called == ["emit"]
 
 
 @pytest.mark.parametrize("error", ["OSError('disk')", "SystemExit"])
