@@ -82,6 +82,7 @@ class TestLoading:
         model = backend.load_model(
             paths["llama"], ModelParams(mmap=mmap), lambda share: True
         )
+        assert model.tokenize(b"text")
         model.close()
 
 
