@@ -141,6 +141,14 @@ class ContextOverflowError(LlmcoreError, ValueError):
         return type(self), (self.needed, self.available, self.what)
 
 
+class QueueFullError(BusyError):
+    """As many as may wait are waiting already; try again later."""
+
+
+class OperationTimeoutError(LlmcoreError, TimeoutError):
+    """The time that the caller gave is over; the sequence is free again."""
+
+
 class OperationCancelledError(LlmcoreError, RuntimeError):
     """The caller cancelled this operation; nothing else is affected."""
 
@@ -164,6 +172,30 @@ class NoResultError(LlmcoreError, RuntimeError):
 
 class StateError(LlmcoreError, ValueError):
     """Saved sequence state is damaged or does not belong to this context."""
+
+
+class StateMismatchError(StateError):
+    """
+    Saved state was made by something else than what it is loaded into.
+
+    Attributes:
+        field: What differs, such as ``"model"`` or ``"kv_type_k"``.
+        saved: Its value in the file.
+        here: Its value here.
+    """
+
+    def __init__(self, field: str, saved: object, here: object) -> None:
+        super().__init__(
+            f"cannot load state: its {field} is {saved!r} but here it is {here!r}; "
+            "load it where it was saved, or let its tokens be evaluated again with "
+            "on_mismatch='evaluate'"
+        )
+        self.field = field
+        self.saved = saved
+        self.here = here
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.field, self.saved, self.here)
 
 
 class ChatTemplateError(LlmcoreError, ValueError):

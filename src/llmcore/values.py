@@ -14,9 +14,11 @@ from attrs.validators import instance_of
 from llmcore.params import (
     KV_TYPES,
     ContextParams,
+    GenerationParams,
     ModelParams,
     SamplingParams,
     merge,
+    merge_options,
     one_of,
 )
 
@@ -29,11 +31,13 @@ __all__ = [
     "ContextMemory",
     "ContextParams",
     "Device",
+    "GenerationParams",
     "ModelInfo",
     "ModelParams",
     "SamplingParams",
     "evolve",
     "merge",
+    "merge_options",
 ]
 
 SPEC_VERSION = "1.0"
@@ -157,6 +161,8 @@ class ModelInfo:
     """
     The unchanging facts about a loaded model; readable even after it is disposed.
 
+    ``fingerprint`` tells one set of weights from another, as hex digits; empty if the
+    backend cannot say. ``build`` names the engine and its version.
     ``special_tokens`` maps the text of each control token to its number; only the
     chat template may produce those. ``end_tokens`` are the tokens that end an answer.
     """
@@ -165,6 +171,8 @@ class ModelInfo:
     vocab_size: int
     name: str = ""
     description: str = ""
+    fingerprint: str = ""
+    build: str = ""
     trained_context: int = 0
     embedding_size: int = 0
     layers: int = 0
