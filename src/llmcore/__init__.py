@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Backend": "spi",
     "BackendInfo": "values",
-    "CacheReport": "engine.slot",
+    "CacheReport": "events",
     "Capability": "values",
     "ChatSession": "chat",
     "Context": "context",
@@ -25,7 +25,7 @@ _HOMES = {
     "GenerationResult": "engine.generation",
     "LLM": "llm",
     "Llama": "llama",
-    "Message": "chat",
+    "Message": "chat_history",
     "Model": "model",
     "ModelInfo": "values",
     "ModelParams": "values",
@@ -34,7 +34,7 @@ _HOMES = {
     "Scope": "lifecycle",
     "Sequence": "sequence",
     "Stream": "stream",
-    "TextDelta": "stream",
+    "TextDelta": "events",
     "default_llama": "llama",
     "errors": "",
     "format_tree": "lifecycle",
@@ -64,10 +64,11 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from llmcore import errors as errors
     from llmcore.chat import ChatSession as ChatSession
-    from llmcore.chat import Message as Message
+    from llmcore.chat_history import Message as Message
     from llmcore.context import Context as Context
     from llmcore.engine.generation import GenerationResult as GenerationResult
-    from llmcore.engine.slot import CacheReport as CacheReport
+    from llmcore.events import CacheReport as CacheReport
+    from llmcore.events import TextDelta as TextDelta
     from llmcore.hookspecs import hookimpl as hookimpl
     from llmcore.lifecycle import Resource as Resource
     from llmcore.lifecycle import Scope as Scope
@@ -82,7 +83,6 @@ if TYPE_CHECKING:
     from llmcore.sequence import Sequence as Sequence
     from llmcore.spi import Backend as Backend
     from llmcore.stream import Stream as Stream
-    from llmcore.stream import TextDelta as TextDelta
     from llmcore.values import BackendInfo as BackendInfo
     from llmcore.values import Capability as Capability
     from llmcore.values import ContextParams as ContextParams

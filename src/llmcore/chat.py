@@ -5,23 +5,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
-from llmcore.engine.generation import GenerationResult
-from llmcore.engine.slot import CacheReport
+from llmcore.chat_history import Message, Overflow, Role, Shortener
+from llmcore.engine.generation import GenerationRequest, GenerationResult
+from llmcore.engine.reasoning import ReasoningMarks
+from llmcore.errors import ContextOverflowError
+from llmcore.events import CacheReport
 from llmcore.lifecycle import Resource
 from llmcore.sequence import Sequence as TokenSequence
 from llmcore.stream import Stream
-from llmcore.values import SamplingParams, merge
-
-Role = Literal["system", "user", "assistant"]
-
-
-class Message(NamedTuple):
-    """One message of a conversation."""
-
-    role: Role
-    content: str
+from llmcore.values import SamplingParams, merge_options
 
 
 class ChatSession(Resource):
@@ -41,6 +36,12 @@ class ChatSession(Resource):
 
         own_sequence: Dispose the sequence together with this session.
 
+        overflow: When the conversation does not fit any more: ``"error"`` raises
+            `ContextOverflowError`; ``"shorten"`` shows the model fewer of the oldest
+            turns, and always the system message; or a callable that is given the
+            messages and a function which tells whether some messages fit, and returns
+            the messages to show. The history stays whole.
+
     Raises:
         ChatTemplateError: The model has no template and none was given.
     """
@@ -52,6 +53,7 @@ class ChatSession(Resource):
         system_prompt: str | None = None,
         chat_template: str | None = None,
         own_sequence: bool = False,
+        overflow: Overflow = "error",
     ) -> None:
         sequence._check()
         model = sequence.context.model
@@ -65,6 +67,7 @@ class ChatSession(Resource):
             [] if system_prompt is None else [Message("system", system_prompt)]
         )
         self._history = list(self._opening)
+        self._shortener = Shortener(overflow)
         self._seen = _Seen((), ())
         self._report: CacheReport | None = None
         super().__init__("chat", parent=sequence)
@@ -107,13 +110,7 @@ class ChatSession(Resource):
     # -- turns -------------------------------------------------------------------------
 
     def prompt(
-        self,
-        text: str,
-        params: SamplingParams | None = None,
-        *,
-        max_tokens: int | None = None,
-        stop: str | Iterable[str] = (),
-        **fields: Any,
+        self, text: str, params: SamplingParams | None = None, **options: Any
     ) -> str:
         """
         Say something and wait for the whole answer.
@@ -123,72 +120,110 @@ class ChatSession(Resource):
 
             params: How to choose tokens.
 
-            max_tokens: End the answer after so many.
-
-            stop: End the answer before this text, or the earliest of these.
-
-            fields: Or the fields of `SamplingParams` one by one, over ``params``.
+            options: The fields of `GenerationParams`, such as ``max_tokens``, and those
+                of `SamplingParams`, over ``params``.
 
         Raises:
             ContextOverflowError: The conversation does not fit; nothing was changed.
 
-            SequenceBusyError: Something else runs on the sequence.
+            SequenceBusyError: Something else runs on the sequence, and ``wait`` was not
+                said.
         """
-        return self.stream(
-            text, params, max_tokens=max_tokens, stop=stop, **fields
-        ).result.text
+        return self.stream(text, params, **options).result.text
 
     async def aprompt(
-        self,
-        text: str,
-        params: SamplingParams | None = None,
-        *,
-        max_tokens: int | None = None,
-        stop: str | Iterable[str] = (),
-        **fields: Any,
+        self, text: str, params: SamplingParams | None = None, **options: Any
     ) -> str:
         """`prompt` without blocking the event loop; a cancelled task ends the turn."""
-        stream = self.stream(text, params, max_tokens=max_tokens, stop=stop, **fields)
+        from anyio import to_thread
+
+        stream = await to_thread.run_sync(partial(self.stream, text, params, **options))
         async with stream:
             async for _ in stream:
                 pass
         return stream.result.text
 
     def stream(
-        self,
-        text: str,
-        params: SamplingParams | None = None,
-        *,
-        max_tokens: int | None = None,
-        stop: str | Iterable[str] = (),
-        **fields: Any,
+        self, text: str, params: SamplingParams | None = None, **options: Any
     ) -> Stream:
         """
         Say something and read the answer as it is made; arguments as for `prompt`.
 
-        The turn becomes history when the answer ends. A stream that is dropped,
-        cancelled or fails leaves no trace; `Stream.stop` keeps what there is.
+        The turn becomes history when the answer was read to its end. A stream that is
+        dropped, cancelled or fails leaves no trace; `Stream.stop` keeps what there is.
         """
         self._check()
-        params = merge(SamplingParams, params, fields)
-        before = list(self._history)
-        messages = [*before, Message("user", text)]
-        parts = self._render(messages)
-        prompt = self._seen.extend(self.sequence.context.model, parts)
-
-        def finished(result: GenerationResult) -> None:
-            self._report = result.cache
-            self._seen = _Seen(_append(parts, result.text), (*prompt, *result.tokens))
-            # A history set by hand while the answer ran is the user's last word.
-            if self._history == before:
-                self._history = [*messages, Message("assistant", result.text)]
-
-        return self.sequence._stream(
-            prompt, params, max_tokens=max_tokens, stop=stop, on_result=finished
+        sampling, more = merge_options(params, options)
+        turn = _Turn(self, text, more.max_tokens)
+        # In line behind another turn: what to ask is known when that one has ended.
+        prompt = turn.begin if more.wait else turn.begin()
+        if not callable(prompt) and len(prompt) > self.sequence.size:
+            raise ContextOverflowError(len(prompt), self.sequence.size)
+        request = GenerationRequest(
+            prompt=prompt, sampling=sampling, options=more, marks=self._marks
         )
+        return self.sequence._stream(request, turn.end)
+
+    @property
+    def forgotten(self) -> int:
+        """How many messages of the history the model was not shown in the last turn."""
+        self._check()
+        return self._shortener.forgotten
 
     def _render(self, messages: Sequence[Message]) -> tuple[str | int, ...]:
         return tuple(self._template.render([m._asdict() for m in messages]))
+
+    def _tokens(self, messages: Sequence[Message]) -> list[int]:
+        return self._seen.extend(self.sequence.context.model, self._render(messages))
+
+    @cached_property
+    def _marks(self) -> ReasoningMarks | None:
+        """How the model marks what it thinks, as its template tells."""
+        if "<think>" not in self._template.source:
+            return None
+        special = self.sequence.context.model.info.special_tokens
+        begin, end = special.get("<think>"), special.get("</think>")
+        last = self._render([Message("user", "?")])[-1]
+        inside = last == begin or str(last).rstrip().endswith("<think>")
+        return ReasoningMarks(begin_token=begin, end_token=end, inside=inside)
+
+
+class _Turn:
+    """One turn of a conversation, from its prompt to its place in the history."""
+
+    def __init__(self, session: ChatSession, text: str, reserve: int | None) -> None:
+        self._session = session
+        self._text = text
+        self._reserve = reserve
+
+    def begin(self) -> list[int]:
+        """The prompt: the conversation as the model is shown it, and what is new."""
+        session = self._session
+        size = session.sequence.size
+        self._before = list(session._history)
+        self._messages = [*self._before, Message("user", self._text)]
+        room = size - min(self._reserve or size // 4, size // 2)
+        shown = session._shortener.shown(
+            self._messages, lambda some: len(session._tokens(some)), size, room
+        )
+        self._parts = session._render(shown)
+        self._prompt = session._tokens(shown)
+        return self._prompt
+
+    def end(self, result: GenerationResult) -> None:
+        """The answer is complete."""
+        session = self._session
+        session._report = result.cache
+        if result.reasoning:  # a template leaves that out when it looks back
+            session._seen = _Seen((), ())
+        else:
+            session._seen = _Seen(
+                _append(self._parts, result.text), (*self._prompt, *result.tokens)
+            )
+        # A history set by hand while the answer ran is the user's last word.
+        if session._history == self._before:
+            answer = Message("assistant", result.text)
+            session._history = [*self._messages, answer]
 
 
 class _Seen(NamedTuple):

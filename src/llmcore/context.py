@@ -4,13 +4,20 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from llmcore.engine.loop import StepLoop
-from llmcore.errors import CapabilityError, NoSequenceLeftError
+from llmcore.engine.engine import Engine
+from llmcore.engine.slot import Slot
+from llmcore.errors import (
+    CapabilityError,
+    NoSequenceLeftError,
+    OperationTimeoutError,
+    QueueFullError,
+)
 from llmcore.lifecycle import Exclusion, Resource, collect_forgotten
 from llmcore.seam import first_look
 from llmcore.sequence import Sequence
@@ -54,18 +61,18 @@ class Context(Resource):
     ) -> None:
         self.model = model
         self.params: ContextParams = first_look(native, "params")
-        self._loop = StepLoop(self.params, model.capabilities)
+        self._engine = Engine(self.params, model.info)
         can_abort = Capability.ABORT in model.capabilities
         super().__init__(
             "context",
             parent=model,
             handle=native,
-            teardown=self._loop.close,
+            teardown=self._engine.close,
             interrupt=partial(native.abort, True) if can_abort else None,
             exclusion=exclusion,
             translate=model._node.translate,
         )
-        self._loop.bind(self._node, native)
+        self._engine.bind(self._node, native)
 
     # -- sequences ---------------------------------------------------------------------
 
@@ -73,26 +80,76 @@ class Context(Resource):
     def sequences_left(self) -> int:
         """How many sequences can be taken now."""
         self._check()
-        return self._loop.slots_left
+        return self._engine.slots.left
 
-    def get_sequence(self) -> Sequence:
+    def get_sequence(
+        self, *, wait: bool = False, timeout: float | None = None
+    ) -> Sequence:
         """
         Take a sequence: empty, and yours until it is disposed.
 
+        Args:
+            wait: Wait until one is free, if all are taken.
+
+            timeout: Seconds to wait at most; None means no limit.
+
         Raises:
             NoSequenceLeftError: All are taken.
+
+            OperationTimeoutError: All are still taken.
+
+            QueueFullError: ``max_waiting`` others wait already.
         """
         self._check()
-        slot = self._loop.take_slot()
+        slots = self._engine.slots
+        slot = slots.take()
         if slot is None:
             collect_forgotten()
-            slot = self._loop.take_slot()
-        if slot is None:
+            slot = slots.take()
+        if slot is None and not wait:
             raise NoSequenceLeftError(
                 f"all {self.params.sequences} sequences of {self._node.label} are "
-                "taken: dispose one, or create the context with more sequences"
+                "taken: dispose one, create the context with more sequences, or say "
+                "wait=True"
             )
+        if slot is None:
+            slot = self._wait_for_slot(timeout)
         return Sequence(self, slot)
+
+    def _wait_for_slot(self, timeout: float | None) -> Slot:
+        slots = self._engine.slots
+        if slots.waiting >= self.params.max_waiting:
+            raise QueueFullError(
+                f"{slots.waiting} others wait for a sequence of {self._node.label} "
+                "already: try again later, or create it with a larger max_waiting"
+            )
+        slot = slots.wait(timeout)
+        if slot is None:
+            raise OperationTimeoutError(
+                f"all {self.params.sequences} sequences of {self._node.label} were "
+                f"still taken after {timeout} s"
+            )
+        return slot
+
+    async def aget_sequence(
+        self, *, wait: bool = False, timeout: float | None = None
+    ) -> Sequence:
+        """`get_sequence` without blocking the event loop."""
+        from anyio import get_cancelled_exc_class, to_thread
+
+        cancelled = threading.Event()
+
+        def take() -> Sequence:
+            sequence = self.get_sequence(wait=wait, timeout=timeout)
+            if cancelled.is_set():  # nobody wants it any more
+                sequence.dispose()
+            return sequence
+
+        try:
+            return await to_thread.run_sync(take, abandon_on_cancel=True)
+        except get_cancelled_exc_class():
+            cancelled.set()
+            raise
 
     create_sequence = get_sequence
 
@@ -107,7 +164,7 @@ class Context(Resource):
             BusyError: One of them is in use; nothing was changed.
         """
         self._check()
-        self._loop.clear_all(data=clear_data)
+        self._engine.slots.clear_all(data=clear_data)
 
     # -- what else it can do -----------------------------------------------------------
 
@@ -142,7 +199,7 @@ class Context(Resource):
             model_size=model_size,
             kv_cache_size=memory.kv_cache,
             compute_size=memory.compute,
-            token_count=self._loop.token_count,
+            token_count=self._engine.slots.token_count,
             context_size=self.params.context_size * self.params.sequences,
             total_allocated=model_size + memory.kv_cache + memory.compute,
         )

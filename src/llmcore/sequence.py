@@ -4,16 +4,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
 
 from llmcore.engine.generation import Generation, GenerationRequest
+from llmcore.engine.receipt import Receipt
+from llmcore.engine.reuse import common_prefix
 from llmcore.engine.slot import Slot
 from llmcore.errors import ContextOverflowError, LlmcoreError, NoResultError
 from llmcore.lifecycle import Resource
 from llmcore.stream import Stream
-from llmcore.values import Capability, SamplingParams, merge
+from llmcore.values import Capability, SamplingParams, merge, merge_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,13 +40,13 @@ class Sequence(Resource):
     def __init__(self, context: Context, slot: Slot) -> None:
         self.context = context
         self._slot = slot
-        self._loop = context._loop
+        self._engine = context._engine
         self._sampler: tuple[SamplingParams, Sampler] | None = None
         super().__init__(
             "sequence",
             parent=context,
             handle=slot,
-            teardown=context._loop.give_back,
+            teardown=context._engine.give_back,
         )
 
     # -- state -------------------------------------------------------------------------
@@ -64,7 +66,7 @@ class Sequence(Resource):
     @property
     def size(self) -> int:
         """How many tokens it can hold."""
-        return self._loop.size
+        return self._engine.cache.size
 
     def truncate(self, length: int) -> int:
         """
@@ -74,8 +76,9 @@ class Sequence(Resource):
             length: How many to keep, 0 to `position`.
 
         Returns:
-            How many were kept: ``length``, or 0 if this cache cannot drop a part of
-            itself (see `Capability.PARTIAL_REMOVE`) and had to be emptied.
+            How many were kept: ``length``. Less if this cache cannot drop a part of
+            itself (see `Capability.PARTIAL_REMOVE`): it went back to the last place
+            that it can go back to, or to nothing.
         """
         with self._job() as job:
             if not 0 <= length <= len(self._slot.tokens):
@@ -84,7 +87,7 @@ class Sequence(Resource):
                     f"got {length}"
                 )
             self._sampler = None
-            return self._loop.truncate(job, length)
+            return self._engine.truncate(job, length)
 
     def clear(self) -> None:
         """Empty it."""
@@ -102,12 +105,44 @@ class Sequence(Resource):
         with self._job() as job:
             twin = self.context.get_sequence()
             try:
-                if not self._loop.copy(job, twin._slot) and self._slot.tokens:
+                if not self._engine.copy(job, twin._slot) and self._slot.tokens:
                     twin.evaluate(self._slot.tokens)
+                if self._sampler is not None:
+                    params, sampler = self._sampler
+                    twin._sampler = (params, sampler.fork())
             except BaseException:
                 twin.dispose()
                 raise
         return twin
+
+    @contextmanager
+    def transaction(self) -> Iterator[Self]:
+        """
+        A ``with`` block after which this sequence is as before if the block raised.
+
+        Whatever was evaluated, generated, truncated or shifted inside is undone: the
+        cache is cut back where it can be, and what is missing is evaluated again.
+        Blocks may be nested.
+
+        Raises:
+            SequenceBusyError: At the end, if a stream from inside still runs.
+        """
+        self._check()
+        tokens, sampler = self.tokens, self._sampler
+        saved = None if sampler is None else (sampler[0], sampler[1].fork())
+        try:
+            yield self
+        except BaseException:
+            # What stands in the way of going back (disposed, engine dead) is not what
+            # the caller must hear of.
+            with suppress(LlmcoreError):
+                self._restore(tokens)
+                self._sampler = saved
+            raise
+
+    def _restore(self, tokens: list[int]) -> None:
+        kept = self.truncate(common_prefix(self._slot.tokens, tokens))
+        self.evaluate(tokens[kept:])
 
     # -- by hand -----------------------------------------------------------------------
 
@@ -127,18 +162,18 @@ class Sequence(Resource):
                 if its cache cannot drop a part of itself.
         """
         tokens = list(tokens)
-        self.context.model.check_tokens(tokens)
+        self._check()
+        self._engine.check_tokens(tokens)
         with self._job() as job:
             if not tokens:
                 return
-            self._loop.check_room(self._slot, len(tokens), "the input")
             before = len(self._slot.tokens)
             try:
-                self._slot.logits = self._loop.evaluate(job, tokens, self._read)
+                self._slot.logits = self._engine.evaluate(job, tokens, self._read)
             except Exception:
                 # Back to where it was; if that fails too, the next use settles it.
                 with suppress(LlmcoreError):
-                    self._loop.truncate(job, before)
+                    self._engine.truncate(job, before)
                 raise
             if self._sampler is not None:
                 for token in tokens:
@@ -186,8 +221,8 @@ class Sequence(Resource):
         if self._sampler is None or self._sampler[0] != params:
             from llmcore.engine.sampling import Sampler
 
-            sampler = Sampler(params)
-            for token in self._slot.tokens[-params.penalty_last_n or None :]:
+            sampler = Sampler(params, piece=self.context.model._piece)
+            for token in self._slot.tokens[-params.lookback or None :]:
                 sampler.accept(token)
             self._sampler = (params, sampler)
         return self._sampler[1].choose(logits)
@@ -198,88 +233,89 @@ class Sequence(Resource):
         self,
         tokens: Iterable[int],
         params: SamplingParams | None = None,
-        *,
-        max_tokens: int | None = None,
-        stop: str | Iterable[str] = (),
-        **fields: Any,
+        **options: Any,
     ) -> Stream:
         """
         Continue a prompt. What the sequence holds of it already is not evaluated again.
+
+        The engine begins at once, and runs a few tokens ahead of the reader.
 
         Args:
             tokens: The whole prompt, not only what is new; one token or more.
 
             params: How to choose tokens.
 
-            max_tokens: End after so many; None means when the model or the space ends.
-
-            stop: End before this text, or the earliest of these.
-
-            fields: Or the fields of `SamplingParams` one by one, over ``params``.
+            options: The fields of `GenerationParams`, such as ``max_tokens``, and those
+                of `SamplingParams`, over ``params``.
 
         Returns:
-            The answer as a stream, which has this sequence until it ends.
+            The answer as a stream, which has this sequence until it was read, closed or
+            dropped.
 
         Raises:
             ContextOverflowError: The prompt does not fit; nothing was changed.
 
-            SequenceBusyError: A stream or another thread uses this sequence.
-        """
-        return self._stream(
-            list(tokens),
-            merge(SamplingParams, params, fields),
-            max_tokens=max_tokens,
-            stop=stop,
-        )
+            SequenceBusyError: A stream or another thread uses this sequence, and
+                ``wait`` was not said.
 
-    def _stream(
-        self,
-        prompt: list[int],
-        params: SamplingParams,
-        *,
-        max_tokens: int | None,
-        stop: str | Iterable[str],
-        on_result: Any = None,
-    ) -> Stream:
-        model = self.context.model
-        model.check_tokens(prompt)
+            QueueFullError: Too many wait already.
+
+            CapabilityError: An option needs what the backend does not have.
+        """
+        prompt = list(tokens)
+        self._check()
+        self._engine.check_tokens(prompt)
         if not prompt:
             raise ValueError("the prompt must have at least one token")
-        if max_tokens is not None and max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
         if len(prompt) > self.size:
             raise ContextOverflowError(len(prompt), self.size)
-        request = GenerationRequest(
-            prompt=prompt,
-            sampling=params,
-            max_tokens=max_tokens,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        sampling, more = merge_options(params, options)
+        return self._stream(
+            GenerationRequest(prompt=prompt, sampling=sampling, options=more)
         )
-        job = self._job()
+
+    def replay(self, receipt: Receipt) -> Stream:
+        """
+        Generate what a receipt was written for, from an empty sequence.
+
+        Raises:
+            ValueError: The receipt says that its answer cannot be repeated.
+
+            StateMismatchError: Model, engine or context differ; names the field.
+        """
+        self._check()
+        receipt.check(self._engine.info, self._engine.params)
+        self.clear()
+        return self.generate(receipt.prompt, receipt.sampling, **dict(receipt.options))
+
+    def _stream(self, request: GenerationRequest, on_result: Any = None) -> Stream:
+        model, options = self.context.model, request.options
+        if options.overflow != "error":
+            model.require(Capability.PARTIAL_REMOVE, Capability.SHIFT)
+        if options.predictor is not None:
+            model.require(Capability.PARTIAL_REMOVE)
+        job = self._engine.job(
+            self._node, self._slot, wait=options.wait, timeout=options.timeout
+        )
         try:
-            generation = Generation(
-                request=request,
-                job=job,
-                loop=self._loop,
-                piece=model._piece,
-                end_tokens=model.info.end_tokens,
-            )
+            generation = Generation(request, job, self._engine, model._piece)
             self._sampler = None
-            return Stream(generation, on_result, self)
+            stream = Stream(generation, on_result, self)
+            self._engine.loop.submit(generation)
         except BaseException:
             job.end()
             raise
+        return stream
 
     def _embed(self, tokens: list[int]) -> NDArray[np.float32]:
         """The vector of a whole input."""
         if not tokens:
             raise ValueError("the text has no tokens: there is nothing to embed")
         with self._job() as job:
-            self._loop.check_room(self._slot, len(tokens), "the text")
             number = self._slot.number
-            return self._loop.evaluate(
-                job, tokens, lambda native, row: native.embedding(number)
+            return self._engine.evaluate(
+                job, tokens, lambda native, row: native.embedding(number), "the text"
             )
 
     def _job(self) -> Job:
-        return self._loop.job(self._node, self._slot)
+        return self._engine.job(self._node, self._slot)

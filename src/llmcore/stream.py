@@ -5,30 +5,18 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Self
 
-from attrs import frozen
-
 from llmcore.engine.generation import Generation, GenerationResult
+from llmcore.engine.signals import MOMENT
+from llmcore.engine.tasks import waker
 from llmcore.errors import BusyError, NoResultError
+from llmcore.events import Finish, StreamEvent, TextDelta
 
-
-@frozen(kw_only=True)
-class TextDelta:
-    """
-    A piece of an answer.
-
-    Attributes:
-        text: Whole characters; may be empty while a character or a possible stop
-            string is not complete.
-
-        tokens: How many tokens the answer has so far.
-    """
-
-    text: str
-    tokens: int
+__all__ = ["Stream", "TextDelta"]
 
 
 class Stream:
@@ -36,8 +24,10 @@ class Stream:
     Lives until its answer ends, or until `close`, the end of its ``with`` block, or
     until it is dropped: then its sequence is free for the next user at once.
 
-    Belongs to no thread and no task; one at a time may ask for the next piece. After an
-    error or the end there are no more pieces.
+    Yields events, each with the ``text`` that it adds to the answer; see
+    `llmcore.events`. The engine runs a few events ahead of the reader, and waits for it
+    then. Belongs to no thread and no task; one at a time may ask for the next event.
+    After an error or the end there are no more.
     """
 
     def __init__(
@@ -54,94 +44,134 @@ class Stream:
         self._dropped = weakref.finalize(self, generation.close)
         self._dropped.atexit = False
 
-    # -- the pieces --------------------------------------------------------------------
+    # -- the events --------------------------------------------------------------------
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> TextDelta:
-        delta = self._next()
-        if delta is None:
+    def __next__(self) -> StreamEvent:
+        self._begin_turn()
+        try:
+            event = self._ready()
+            while event is None and not self._over:
+                self._generation.mailbox.ready.wait(self._patience())
+                event = self._ready()
+        except BaseException:  # also Ctrl-C
+            self._end()
+            raise
+        finally:
+            self._turn.release()
+        if event is None:
             raise StopIteration
-        return delta
+        return event
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> TextDelta:
-        from anyio import get_cancelled_exc_class, to_thread
-
+    async def __anext__(self) -> StreamEvent:
+        self._begin_turn()
         try:
-            delta = await to_thread.run_sync(self._next, abandon_on_cancel=True)
-        except get_cancelled_exc_class():
-            # The thread may still be inside a step: whoever comes last frees the
-            # sequence, it or this task.
-            self._over = True
-            self._generation.job.cancel()
-            if self._turn.acquire(blocking=False):
-                self._generation.close()
-                self._turn.release()
+            event = self._ready()
+            while event is None and not self._over:
+                await self._woken()
+                event = self._ready()
+        except BaseException:  # also a cancelled task
+            self._end()
             raise
-        if delta is None:
-            raise StopAsyncIteration
-        return delta
-
-    def _next(self) -> TextDelta | None:
-        """The next piece that has text or ends the answer; None after the end."""
-        if not self._turn.acquire(blocking=False):
-            raise BusyError(
-                "another thread or task is waiting for the next piece of this stream: "
-                "let one consumer read it"
-            )
-        try:
-            if self._over:
-                return None
-            return self._step()
         finally:
             self._turn.release()
-            if self._over:
-                self._generation.close()
+        if event is None:
+            raise StopAsyncIteration
+        return event
 
-    def _step(self) -> TextDelta | None:
+    async def _woken(self) -> None:
+        """Wait until there is something to look at, or a deadline is near."""
+        import anyio
+
+        mailbox, event = self._generation.mailbox, anyio.Event()
+        mailbox.notify = waker(event)
+        if mailbox.ready.wait(0):  # it came before we said whom to wake
+            return
+        if self._generation.job.deadline is None:
+            await event.wait()
+        else:
+            with anyio.move_on_after(self._patience()):
+                await event.wait()
+
+    def _begin_turn(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            raise BusyError(
+                "another thread or task is waiting for the next event of this stream: "
+                "let one consumer read it"
+            )
+
+    def _ready(self) -> StreamEvent | None:
+        """The next event if it is there; otherwise None, and `_over` tells whether."""
+        if self._over:
+            return None
         generation = self._generation
-        try:
-            text = ""
-            while not text and generation.result is None:
-                text = generation.step()
-        except BaseException:
+        mailbox, job = generation.mailbox, generation.job
+        closed = mailbox.closed  # first: what came before is in the box then
+        if job.cancelled and not closed:
+            return None  # the step that runs must end first
+        event = None if job.cancelled else mailbox.poll()
+        if event is None and closed:
             self._over = True
-            raise
-        if generation.result is not None:
-            self._over = True
-            self._dropped.detach()
-            if self._on_result is not None:
-                self._on_result(generation.result)
-        return TextDelta(text=text, tokens=len(generation.tokens)) if text else None
+            if generation.error is not None:
+                raise generation.error
+            job.check()
+        if isinstance(event, Finish):
+            self._commit()
+        return event
+
+    def _patience(self) -> float:
+        """Seconds to wait; a step that outlasts the deadline is interrupted."""
+        job = self._generation.job
+        if job.deadline is None:
+            return MOMENT
+        left = job.deadline - time.monotonic()
+        if left <= 0:
+            job.hurry()
+            return MOMENT
+        return min(left, MOMENT)
+
+    def _commit(self) -> None:
+        """The answer is complete and was read."""
+        result = self._generation.result
+        assert result is not None
+        if self._on_result is not None:
+            self._on_result(result)
+        self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._dropped.detach()
+        self._generation.close()
 
     # -- ending it ---------------------------------------------------------------------
 
     def cancel(self) -> None:
         """Give the answer up; its reader gets `OperationCancelledError`. Any thread."""
-        self._generation.job.cancel()
+        self._generation.cancel()
 
     def stop(self) -> None:
         """
-        End the answer after the step that runs: its consumer gets what there is, with
+        End the answer after the step that runs: its reader gets what there is, with
         the finish reason ``"stopped"``. Any thread.
         """
-        self._generation.stopping = True
+        self._generation.stop()
 
     def close(self) -> None:
         """Drop the rest and free the sequence; returns when the running step ended."""
-        self._generation.job.cancel()
-        with self._turn:
-            self._over = True
-            self._generation.close()
+        if not self._over:
+            self._generation.cancel()
+            self._generation.wait_until_let_go()
+            self._end()
 
     @property
     def started(self) -> bool:
         """Whether the first token of the answer was drawn."""
-        return bool(self._generation.tokens)
+        return bool(self._generation.drawn)
 
     @property
     def result(self) -> GenerationResult:
@@ -170,5 +200,6 @@ class Stream:
         import anyio
         from anyio import to_thread
 
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(self.close)
+        if not self._over:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(self.close)

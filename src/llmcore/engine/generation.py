@@ -1,29 +1,48 @@
 """
-`Generation`: one answer, from its prompt to its end, a step at a time.
+`Generation`: one answer, from its prompt to its end.
 
 Plain state behind a `Stream`: it does not know the stream, so a stream that is dropped
-can be cleaned up.
+can be cleaned up. The engine's thread makes the answer, one reader takes it.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
+from llmcore.engine.cache import Cache
+from llmcore.engine.callers import call
 from llmcore.engine.job import Job
-from llmcore.engine.loop import StepLoop
-from llmcore.engine.slot import CacheReport
+from llmcore.engine.overflow import room_made
+from llmcore.engine.reasoning import ReasoningMarks, ReasoningSplitter
+from llmcore.engine.receipt import Receipt
+from llmcore.engine.samplers import Drawer
+from llmcore.engine.signals import MOMENT, Mailbox
 from llmcore.engine.text import TextAssembler
-from llmcore.lifecycle import Operation
-from llmcore.values import SamplingParams
+from llmcore.engine.work import Work
+from llmcore.errors import ContextOverflowError
+from llmcore.events import (
+    CacheHit,
+    CacheReport,
+    Finish,
+    FinishReason,
+    ReasoningDelta,
+    Shifted,
+    StreamEvent,
+    TextDelta,
+    TokenDrawn,
+    Usage,
+)
+from llmcore.spi import BackendContext
+from llmcore.values import GenerationParams, SamplingParams
 
 if TYPE_CHECKING:
-    from llmcore.spi import BackendContext, BackendSampler
+    from llmcore.engine.engine import Engine
 
-FinishReason = Literal["end", "stop", "max_tokens", "context_full", "stopped"]
+AHEAD = 8
+"""Unread events that the engine runs ahead of a reader, so that it need not wait."""
 
 
 @frozen(kw_only=True)
@@ -34,15 +53,23 @@ class GenerationResult:
     Attributes:
         text: All of it.
 
+        reasoning: What the model thought before it, where its template marks that.
+
         tokens: As they were drawn; without the token that ended it.
 
-        finish_reason: ``"end"``: the model ended its answer; ``"stop"``: a stop string;
-            ``"max_tokens"``; ``"context_full"``: the sequence can hold no more;
-            ``"stopped"``: `Stream.stop` was called.
+        finish_reason: ``"end"``: the model ended its answer; ``"stop"``: a stop string
+            or a stop token; ``"max_tokens"``; ``"context_full"``: the sequence can
+            hold no more; ``"stopped"``: `Stream.stop` was called.
 
         prompt_tokens: Length of the prompt.
 
         cache: What of the prompt was in the cache.
+
+        usage: What it cost.
+
+        logprobs: Of each token, if they were asked for.
+
+        receipt: With what it can be repeated.
     """
 
     text: str
@@ -50,134 +77,316 @@ class GenerationResult:
     finish_reason: FinishReason
     prompt_tokens: int
     cache: CacheReport
+    usage: Usage
+    receipt: Receipt
+    reasoning: str = ""
+    logprobs: tuple[TokenDrawn, ...] = ()
 
 
 @frozen(kw_only=True)
 class GenerationRequest:
-    """What to generate: a prompt, how to choose tokens, and when to end."""
-
-    prompt: Sequence[int]
-    sampling: SamplingParams = field(factory=SamplingParams)
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-
-
-@define(eq=False)
-class Generation:
     """
-    Lives until its answer ends; each `step` evaluates at most once.
+    What to generate.
+
+    Attributes:
+        prompt: All of it, or what makes it when it is this request's turn.
+
+        sampling: How to choose tokens.
+
+        options: When to end, what to tell.
+
+        marks: How the model marks what it thinks, if it does.
+    """
+
+    prompt: Sequence[int] | Callable[[], Sequence[int]]
+    sampling: SamplingParams = field(factory=SamplingParams)
+    options: GenerationParams = field(factory=GenerationParams)
+    marks: ReasoningMarks | None = None
+
+
+class Generation(Work):
+    """
+    Lives until its answer was read, or nobody wants it any more.
 
     Args:
-        job: Its claim on the sequence; ended here.
+        request: What to generate.
 
-        loop: Of the context.
+        job: Its claim on the sequence; ended by the reader, or here on a failure.
 
-        piece: Bytes of a token, looked up as a part of this work.
+        engine: Of the context.
 
-        end_tokens: Those that end an answer.
+        piece: Bytes of a token.
     """
 
-    request: GenerationRequest
-    job: Job
-    loop: StepLoop
-    piece: Callable[[int, Operation], bytes]
-    end_tokens: frozenset[int]
-    tokens: list[int] = field(factory=list, init=False)
-    result: GenerationResult | None = field(default=None, init=False)
-    stopping: bool = field(default=False, init=False)
-    _texts: list[str] = field(factory=list, init=False)
-    _assembler: TextAssembler = field(init=False)
-    _choose: Callable[[BackendContext, int], int] = field(init=False)
-    _native: BackendSampler | None = field(default=None, init=False)
-    _cache: CacheReport | None = field(default=None, init=False)
+    def __init__(
+        self,
+        request: GenerationRequest,
+        job: Job,
+        engine: Engine,
+        piece: Callable[[int], bytes],
+    ) -> None:
+        super().__init__(job)
+        self.request = request
+        self.mailbox = Mailbox[StreamEvent](AHEAD, engine.loop.wake)
+        self.engine = engine
+        self.priority = request.options.priority
+        self.drawn: list[int] = []
+        self.result: GenerationResult | None = None
+        self.error: BaseException | None = None
+        self.stopping = False
+        self._piece = piece
+        self._prompt: Sequence[int] = ()
+        self._assembler = TextAssembler(request.options.stop)
+        self._splitter = ReasoningSplitter(request.marks)
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._told: list[TokenDrawn] = []
+        self._report: CacheReport | None = None
+        self._drawer: Drawer | None = None
+        self._held: Sequence[int] = ()
+        self._valid: int | None = None
+        self._guessed_right = 0
+        self._told_predictor = 0
+        options = request.options
+        ends = () if options.ignore_eos else engine.info.end_tokens
+        self._ends = frozenset(ends)
+        self._stops = frozenset(options.stop_tokens)
 
-    def __attrs_post_init__(self) -> None:
-        self._assembler = TextAssembler(self.request.stop)
+    # -- for the reader ----------------------------------------------------------------
 
-    def step(self) -> str:
-        """
-        Advance by one token; the text that became certain, which may be none.
+    def cancel(self) -> None:
+        """Give it up at the next step, or inside one. Any thread."""
+        self.job.cancel()
+        self.mailbox.wake()
 
-        `result` is set when the answer is complete. Whatever is raised here, the
-        sequence is free again.
-        """
-        try:
-            return self._advance()
-        except BaseException:
-            self.close()
-            raise
+    def stop(self) -> None:
+        """End it at the next step, with what there is. Any thread."""
+        self.stopping = True
+        self.engine.loop.wake()
+
+    def wait_until_let_go(self) -> None:
+        """Wait until the engine is through with it."""
+        while not (self.mailbox.closed or self.engine.loop.inside):
+            self.mailbox.ready.wait(MOMENT)
 
     def close(self) -> None:
         """Give the sequence back; twice is fine, also in the collector."""
-        if self._native is not None:
-            self.loop.retire(self._native)
-            self._native = None
         self.job.end()
 
-    def _advance(self) -> str:
-        if self.stopping:
-            return self._finish("stopped")
-        if self._cache is None:
-            token = self._begin()
-        elif len(self.job.slot.tokens) >= self.loop.size:
-            return self._finish("context_full")
-        else:
-            token = self.loop.evaluate(self.job, self.tokens[-1:], self._choose)
-        if token in self.end_tokens:
-            return self._finish("end")
-        self.tokens.append(token)
-        text = self._assembler.push(self.piece(token, self.job))
-        self._texts.append(text)
-        if self._assembler.stopped:
-            return text + self._finish("stop")
-        if len(self.tokens) == self.request.max_tokens:
-            return text + self._finish("max_tokens")
-        return text
+    # -- for the engine ----------------------------------------------------------------
 
-    def _begin(self) -> int:
-        """Evaluate what of the prompt is not cached, and draw the first token."""
-        prompt = self.request.prompt
-        report = self.loop.reuse(self.job, prompt)
-        self._choose = self._chooser()
-        token = self.loop.evaluate(self.job, prompt[report.reused :], self._choose)
-        self._cache = report
+    @property
+    def parked(self) -> bool:
+        """Whether the reader is behind."""
+        return self.mailbox.full and not self.stopping
+
+    def think(self) -> None:
+        """Guess what comes next, if somebody can."""
+        predictor = self.request.options.predictor
+        if predictor is None or not self.running or self.rows != 1:
+            return
+        if len(self.tokens) != 1:  # something is evaluated again
+            return
+        if self._told_predictor == 0:
+            predictor.start([*self._prompt, *self.drawn])
+        else:
+            predictor.accept(self.drawn[self._told_predictor :])
+        self._told_predictor = len(self.drawn)
+        limit = self.engine.cache.size - len(self.job.slot.tokens) - 1
+        limit = min(limit, self.engine.params.batch_size - 1)
+        if self.request.options.max_tokens is not None:
+            limit = min(limit, self.request.options.max_tokens - len(self.drawn) - 1)
+        if limit > 0:
+            guesses = list(predictor.predict(limit))[:limit]
+            self.engine.check_tokens(guesses)
+            self.tokens = [*self.tokens, *guesses]
+            self.rows = len(self.tokens)
+
+    def prepare(self, native: BackendContext, cache: Cache) -> None:
+        """Begin, or make room for the next token."""
+        if self.stopping:
+            self._finish("stopped")
+        elif self._report is None:
+            self._begin(native, cache)
+        elif len(self.job.slot.tokens) >= cache.size:
+            self._make_room(native, cache)
+
+    def _make_room(self, native: BackendContext, cache: Cache) -> None:
+        slot = self.job.slot
+        made = room_made(self.request.options.overflow, native, cache, slot)
+        if made is None:
+            self._finish("context_full")
+            return
+        assert made.drop is not None
+        self.start = len(slot.tokens)
+        self.mailbox.put(Shifted(dropped=made.drop, kept=made.keep))
+
+    def _begin(self, native: BackendContext, cache: Cache) -> None:
+        """Keep what of the prompt is cached, and decide how tokens are drawn."""
+        slot, request = self.job.slot, self.request
+        prompt = request.prompt
+        self._prompt = prompt = call(prompt) if callable(prompt) else prompt
+        if len(prompt) > cache.size:
+            raise ContextOverflowError(len(prompt), cache.size)
+        if self.engine.params.deterministic:
+            cache.clear(native, slot)
+            report = CacheReport(
+                matched=0,
+                evaluated=len(prompt),
+                reason="a deterministic context evaluates each prompt from its start",
+            )
+        else:
+            move = request.options.overflow != "error"
+            report = cache.reuse(native, slot, prompt, move=move)
+        self._drawer = Drawer(
+            native,
+            self.engine.samplers,
+            self.engine.info,
+            request.sampling,
+            request.options,
+            prompt,
+            self._piece,
+        )
+        self.start = report.reused
+        self.tokens = prompt[report.reused :]
+        if cache.has_checkpoints and len(self.tokens) > 1:
+            # The same prompt may come again, and must evaluate its last token then.
+            self.tokens, self._held, self.rows = self.tokens[:-1], self.tokens[-1:], 0
+        self._report = report
+        self.mailbox.put(CacheHit(report=report))
+
+    def take(self, native: BackendContext, row: int) -> None:
+        """Draw a token from each output, as long as what was guessed is right."""
+        if self.rows == 0:
+            return
+        first = len(self.tokens) - self.rows
+        for n in range(self.rows):
+            token = self._draw(native, row + n)
+            self._valid = self.start + first + n + 1
+            if self._accept(token):
+                return
+            if n + 1 == self.rows or token != self.tokens[first + n + 1]:
+                break
+            self._guessed_right += 1
+        self.running = True
+        self.tokens, self.rows = [token], 1
+
+    def _draw(self, native: BackendContext, row: int) -> int:
+        assert self._drawer is not None
+        few = len(self.drawn) < self.request.options.min_tokens
+        banned = self._ends | self._stops if few else frozenset[int]()
+        token = self._drawer.draw(native, row, self._everything, banned)
         return token
 
-    def _chooser(self) -> Callable[[BackendContext, int], int]:
-        """
-        How tokens are drawn.
+    def _everything(self) -> list[int]:
+        return [*self._prompt, *self.drawn]
 
-        The engine may draw where that cannot be told from core's own sampler: greedy,
-        or without a seed. With a seed, every backend draws what core draws.
-        """
-        params = self.request.sampling
-        window = params.penalty_last_n if params.has_penalties else 0
-        seen = self.request.prompt[-window:] if window else ()
-        if params.seed is None or params.temperature == 0:
-            seed = secrets.randbits(32)
-            sampler = self.loop.native_sampler(self.job, params, seed, seen)
-            if sampler is not None:
-                self._native = sampler
-                return lambda native, row: native.sample(row, sampler)
-        from llmcore.engine.sampling import Sampler
+    def _accept(self, token: int) -> bool:
+        """Take a token into the answer; True if it ends there."""
+        if token in self._ends:
+            self._finish("end")
+            return True
+        if token in self._stops:
+            self._finish("stop")
+            return True
+        self.drawn.append(token)
+        assert self._drawer is not None
+        if self._drawer.last_logprob is not None:
+            self._told.append(self._drawer.last_logprob)
+            self.mailbox.put(self._drawer.last_logprob)
+        self._tell(self._assembler.push(self._piece(token)), token)
+        if self._assembler.stopped:
+            self._finish("stop")
+        elif len(self.drawn) == self.request.options.max_tokens:
+            self._finish("max_tokens")
+        return self.over
 
-        core = Sampler(params)
-        for token in seen:
-            core.accept(token)
-        return lambda native, row: core.sample(native.logits(row))
+    def _tell(self, text: str, token: int | None) -> None:
+        for thought, part in self._splitter.split(text, token):
+            if thought:
+                self._thoughts.append(part)
+                event: StreamEvent = ReasoningDelta(
+                    reasoning=part, tokens=len(self.drawn)
+                )
+            else:
+                self._texts.append(part)
+                event = TextDelta(text=part, tokens=len(self.drawn))
+            self.mailbox.put(event)
 
-    def _finish(self, reason: FinishReason) -> str:
-        rest = self._assembler.finish()
+    def settle(self, native: BackendContext, cache: Cache) -> None:
+        """Drop from the cache what was guessed wrong; keep places to go back to."""
+        slot = self.job.slot
+        if self.rows == 0:
+            cache.checkpoint(native, slot, now=self.left == 0)
+            if self.left == 0:
+                self.tokens, self.start, self.rows = self._held, len(slot.tokens), 1
+            return
+        valid, self._valid = self._valid, None
+        if valid is None:
+            return
+        if valid < len(slot.tokens):
+            held = list(slot.tokens[:valid])
+            kept = cache.cut(native, slot, valid)
+            self.tokens = [*held[kept:], *self.tokens]
+        self.start = len(slot.tokens)
+
+    def _finish(self, reason: FinishReason) -> None:
+        self._tell(self._assembler.finish(), None)
+        self._tell_rest()
         if self._assembler.stopped:  # a stop string inside of what was held back
             reason = "stop"
-        self._texts.append(rest)
-        assert self._cache is not None or reason == "stopped"
+        report = self._report or CacheReport(matched=0, evaluated=0, reason="stopped")
+        usage = Usage(
+            prompt_tokens=len(self._prompt),
+            cached_tokens=report.reused,
+            completion_tokens=len(self.drawn),
+            predicted_tokens=self._guessed_right,
+        )
         self.result = GenerationResult(
             text="".join(self._texts),
-            tokens=tuple(self.tokens),
+            reasoning="".join(self._thoughts),
+            tokens=tuple(self.drawn),
             finish_reason=reason,
-            prompt_tokens=len(self.request.prompt),
-            cache=self._cache or CacheReport(reused=0, evaluated=0, reason="stopped"),
+            prompt_tokens=len(self._prompt),
+            cache=report,
+            usage=usage,
+            logprobs=tuple(self._told),
+            receipt=self._receipt(),
         )
-        self.close()
-        return rest
+        self.over = True
+        self.mailbox.put(usage)
+        self.mailbox.put(Finish(reason=reason))
+        self.drop()
+
+    def _tell_rest(self) -> None:
+        for thought, part in self._splitter.finish():
+            (self._thoughts if thought else self._texts).append(part)
+            self.mailbox.put(
+                ReasoningDelta(reasoning=part, tokens=len(self.drawn))
+                if thought
+                else TextDelta(text=part, tokens=len(self.drawn))
+            )
+
+    def _receipt(self) -> Receipt:
+        return Receipt.of(
+            self.engine.info,
+            self.engine.params,
+            self.request.sampling,
+            self.request.options,
+            seed=None if self._drawer is None else self._drawer.seed,
+            prompt=self._prompt,
+            tokens=self.drawn,
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """Let the reader raise it, and the sequence go."""
+        self.error = error
+        self.job.end()
+        self.drop()
+
+    def drop(self) -> None:
+        """Nothing more will come."""
+        self.over = True
+        if self._drawer is not None:
+            self._drawer.close()
+        self.mailbox.close()

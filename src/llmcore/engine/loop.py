@@ -1,314 +1,208 @@
 """
-`StepLoop`: the only place in core that evaluates, samples and edits a native context.
+`BatchLoop`: the decode thread of a context, the only one that evaluates there.
 
-This edition runs each step in the thread of the caller and one sequence at a time. A
-loop that batches the sequences of many threads can take its place without a change
-anywhere else.
+Others talk to it through signs that need no lock, and edit caches themselves, between
+two steps.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
 
-from llmcore.engine.job import Job, claim_all
-from llmcore.engine.slot import CacheReport, Slot, reusable
-from llmcore.errors import (
-    BrokenError,
-    ContextOverflowError,
-    DecodeAbortedError,
-    DecodeError,
-    DisposedError,
-    ForkError,
-)
+from llmcore.engine.cache import Cache
+from llmcore.engine.callers import CallersError, call
+from llmcore.engine.job import Job
+from llmcore.engine.signals import Signal
+from llmcore.engine.step import Stepper
+from llmcore.engine.work import Work
+from llmcore.errors import DisposedError, QueueFullError
 from llmcore.lifecycle import Node
-from llmcore.spi import BackendContext, BackendSampler, Batch
-from llmcore.values import Capability, ContextParams, SamplingParams
-
-T = TypeVar("T")
+from llmcore.spi import BackendContext
+from llmcore.values import Capability, ContextParams, ModelInfo
 
 
-class StepLoop:
+class BatchLoop:
     """
-    Lives as long as its context.
+    Lives as long as its context; its thread starts with the first work.
 
     Args:
         params: What the context was really given.
 
-        capabilities: Of the loaded model.
+        info: Of the loaded model.
+
+        cache: The caches of the context.
+
+        node: Of the context.
+
+        native: The context.
     """
 
     def __init__(
-        self, params: ContextParams, capabilities: frozenset[Capability]
+        self,
+        params: ContextParams,
+        info: ModelInfo,
+        cache: Cache,
+        node: Node,
+        native: BackendContext,
     ) -> None:
-        assert isinstance(params.context_size, int)
-        self.size = params.context_size
-        self.capabilities = capabilities
-        self._batch_size = params.batch_size
-        self._can_abort = Capability.ABORT in capabilities
-        self._can_remove = Capability.PARTIAL_REMOVE in capabilities
-        self._free = deque(range(params.sequences))
-        self._taken: dict[int, Slot] = {}
-        self._unclean: set[int] = set()
-        self._samplers: set[BackendSampler] = set()
-        self._retired: deque[BackendSampler] = deque()
-        self._current: Job | None = None
-        self._node: Node
-        self._native: BackendContext
-
-    def bind(self, node: Node, native: BackendContext) -> None:
-        """Tell the loop which context it serves; once, right after its creation."""
+        self._max_waiting = params.max_waiting
+        self._can_abort = Capability.ABORT in info.capabilities
         self._node = node
         self._native = native
+        self._stepper = Stepper(params, info, cache, node, self._fail)
+        self._inbox = deque[Work]()
+        self._works: list[Work] = []  # in the order of arrival
+        self._signal = Signal()
+        self._runner: dict[int, int] = {}
+        self._gone = threading.Event()
+        self._closing = False
+        self._closed = False
 
-    # -- slots -------------------------------------------------------------------------
+    # -- for all threads ---------------------------------------------------------------
 
-    @property
-    def slots_left(self) -> int:
-        """How many sequences can still be taken."""
-        return len(self._free)
-
-    def take_slot(self) -> Slot | None:
-        """A clean slot, or None if all are taken."""
-        try:
-            number = self._free.popleft()
-        except IndexError:
-            return None
-        if number in self._unclean:
-            try:
-                with self._node.use() as native:
-                    native.clear(number)
-                self._unclean.discard(number)
-            except BaseException:
-                self._free.append(number)
-                raise
-        slot = self._taken[number] = Slot(number)
-        return slot
-
-    def give_back(self, slot: Slot) -> None:
-        """Empty a slot and make it free; nobody uses it any more."""
-        try:
-            if slot.tokens or slot.pending:
-                self._unclean.add(slot.number)
-                with self._node.use() as native:
-                    native.clear(slot.number)
-                self._unclean.discard(slot.number)
-        except (DisposedError, BrokenError, ForkError):
-            pass  # the whole context goes, and the slot with it
-        finally:
-            slot.tokens, slot.pending = [], ()
-            self._taken.pop(slot.number, None)
-            self._free.append(slot.number)
-
-    @property
-    def token_count(self) -> int:
-        """Tokens in the cache, of all sequences."""
-        return sum(len(slot.tokens) for slot in list(self._taken.values()))
-
-    def clear_all(self, *, data: bool) -> None:
-        """Empty every sequence; none of them may have a user."""
-        slots = list(self._taken.values())
-        with claim_all(slots), self._node.use() as native:
-            for slot in slots:
-                slot.pending, slot.logits = list(slot.tokens), None
-            native.clear(data=data)
-            for slot in slots:
-                slot.tokens, slot.pending = [], ()
-
-    # -- evaluating --------------------------------------------------------------------
-
-    def job(self, node: Node, slot: Slot) -> Job:
-        """Claim a slot for one user."""
-        return Job(node, slot, self._interrupt)
-
-    def check_room(self, slot: Slot, more: int, what: str = "the prompt") -> None:
+    def submit(self, work: Work) -> None:
         """
+        Have some work done.
+
         Raises:
-            ContextOverflowError: So many more tokens do not fit; nothing was changed.
+            QueueFullError: It would stand in line, and the line is full.
         """
-        if len(slot.tokens) + more > self.size:
-            raise ContextOverflowError(len(slot.tokens) + more, self.size, what)
+        if work.job.waiting:
+            self._check_line()
+        self._inbox.append(work)
+        if not self._runner:
+            self._start()
+        self._signal.set()
+        if self._closed:  # nobody will look into the inbox any more
+            self._fail_all()
 
-    def evaluate(
-        self,
-        job: Job,
-        tokens: Sequence[int],
-        read: Callable[[BackendContext, int], T],
-    ) -> T:
-        """
-        Append tokens to a job's sequence, in pieces that fit the batch.
-
-        Args:
-            job: Whose turn it is.
-
-            tokens: One or more; there is room for them.
-
-            read: Called with the native context and the row of the last token, inside
-                the same lease as the evaluation.
-
-        Returns:
-            What ``read`` returned.
-        """
-        slot, start = job.slot, None
-        while True:
-            try:
-                with job.use(), self._node.use(job) as native:
-                    self._settle(native, slot)
-                    start = len(slot.tokens) if start is None else start
-                    chunk, last = self._next_chunk(slot, tokens, start)
-                    self._decode(native, job, chunk, last)
-                    if last:
-                        return read(native, len(chunk) - 1)
-            except DecodeAbortedError:
-                # Either it was meant for this job, or the one it was meant for is gone
-                # and this job goes on from where the engine stopped.
-                self._check(job)
-
-    def _next_chunk(
-        self, slot: Slot, tokens: Sequence[int], start: int
-    ) -> tuple[Sequence[int], bool]:
-        done = len(slot.tokens) - start
-        if done < 0:
-            raise DecodeError(
-                "the engine lost the sequence while it evaluated: it is empty now, "
-                "evaluate everything again"
+    def _check_line(self) -> None:
+        jobs = [work.job for work in (*self._works, *self._inbox)]
+        line = sum(job.waiting and not job.ended for job in jobs)
+        if line >= self._max_waiting:
+            raise QueueFullError(
+                f"{line} requests wait for sequences of {self._node.label} already: "
+                "try again later, or create it with a larger max_waiting"
             )
-        chunk = tokens[done : done + self._batch_size]
-        return chunk, done + len(chunk) == len(tokens)
 
-    def _check(self, job: Job) -> None:
-        """Raise if the job was cancelled, or the context is going away under it."""
-        job.check()
-        if not self._node.draining:
-            self._node.check()
+    def wake(self) -> None:
+        """Have the loop look again at what there is to do. Any moment."""
+        self._signal.set()
 
-    def _decode(
-        self, native: BackendContext, job: Job, chunk: Sequence[int], last: bool
-    ) -> None:
-        slot = job.slot
-        position, count = len(slot.tokens), len(chunk)
-        outputs = [False] * count
-        outputs[-1] = last
-        batch = Batch(
-            chunk, range(position, position + count), [slot.number] * count, outputs
-        )
-        self._current = job
-        try:
-            if self._can_abort:
-                native.abort(False)
-            # After that line: whoever cancels or disposes from here on aborts the call.
-            self._check(job)
-            slot.pending, slot.logits = chunk, None
-            native.decode(batch)
-            slot.tokens.extend(chunk)
-            slot.pending = ()
-        finally:
-            self._current = None
-
-    def _settle(self, native: BackendContext, slot: Slot) -> None:
-        """Bring mirror and cache together after a call that did not come back well."""
-        while self._retired:
-            self._close_sampler(self._retired.popleft())
-        if not slot.pending:
-            return
-        known = [*slot.tokens, *slot.pending]
-        first, last = native.bounds(slot.number)
-        if last >= len(known) or (first != 0 and self._can_remove):
-            native.clear(slot.number)
-            last = -1
-        slot.tokens, slot.pending = known[: last + 1], ()
-
-    def _interrupt(self, job: Job) -> None:
-        """Stop the engine if it works for this job; a stray abort is made good."""
-        if self._can_abort and self._current is job:
+    def job_changed(self, job: Job) -> None:
+        """A job was cancelled or has ended: if the engine works for it alone, stop."""
+        current = self._stepper.current
+        if self._can_abort and len(current) == 1 and current[0] is job:
             self._node.poke(partial(self._native.abort, True))
+        self._signal.set()
 
-    # -- keeping what can be kept ------------------------------------------------------
+    @property
+    def inside(self) -> bool:
+        """Whether this is the thread of the loop, which must not wait for itself."""
+        return self._runner.get(0) == threading.get_ident()
 
-    def reuse(self, job: Job, prompt: Sequence[int]) -> CacheReport:
-        """Cut a job's sequence down to what a prompt can keep of it."""
-        slot = job.slot
-        with job.use(), self._node.use(job) as native:
-            self._settle(native, slot)
-            keep, reason = reusable(slot.tokens, prompt)
-            kept = self._cut(native, slot, keep)
-        if kept < keep:
-            reason = "the cache cannot drop a part of itself"
-        return CacheReport(reused=kept, evaluated=len(prompt) - kept, reason=reason)
+    def close(self) -> None:
+        """End the thread; nobody uses the context any more."""
+        self._closing = True
+        self._signal.set()
+        if self._runner:
+            self._gone.wait()
 
-    def truncate(self, job: Job, length: int) -> int:
-        """Keep the first ``length`` tokens if the cache can, else none; says which."""
-        with job.use(), self._node.use(job) as native:
-            self._settle(native, job.slot)
-            return self._cut(native, job.slot, length)
+    # -- the thread --------------------------------------------------------------------
 
-    def _cut(self, native: BackendContext, slot: Slot, length: int) -> int:
-        if length >= len(slot.tokens):
-            return len(slot.tokens)
-        slot.logits = None
-        number = slot.number
-        if (
-            length > 0
-            and self._can_remove
-            and native.remove(number, length)
-            # A cache may say yes and have lost more than that: its positions decide.
-            and native.bounds(number) == (0, length - 1)
-        ):
-            del slot.tokens[length:]
-            return length
-        slot.pending = list(slot.tokens)  # until the line after next, nothing is sure
-        native.clear(number)
-        slot.tokens, slot.pending = [], ()
-        return 0
+    def _start(self) -> None:
+        name = f"llmcore-{self._node.kind}-{self._node.number}"
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except RuntimeError as error:
+            raise DisposedError(
+                f"{self._node.label} cannot start its thread: the interpreter exits"
+            ) from error
 
-    def copy(self, job: Job, target: Slot) -> bool:
-        """Copy a job's sequence into an empty slot; False if the backend cannot."""
-        if Capability.COPY not in self.capabilities:
+    def _run(self) -> None:
+        me = threading.get_ident()
+        if self._runner.setdefault(0, me) != me:
+            return  # whoever started us was cut short by Ctrl-C, and tried again
+        try:
+            while not self._closing:
+                if not self._step():
+                    self._signal.wait(self._patience())
+        finally:
+            self._closed = True
+            self._fail_all()
+            self._gone.set()
+
+    def _step(self) -> bool:
+        """Serve those who are ready; False if nobody is."""
+        ready = self._gather()
+        if not ready:
             return False
-        with job.use(), self._node.use(job) as native:
-            self._settle(native, job.slot)
-            target.pending = list(job.slot.tokens)
-            native.copy(job.slot.number, target.number)
-            target.tokens, target.pending = list(job.slot.tokens), ()
-            target.logits = job.slot.logits
+        for work in ready:
+            try:
+                call(work.think)
+            except CallersError as error:
+                self._fail(work, error)
+        try:
+            with self._node.use(ready[0].job) as native:
+                self._stepper.serve(native, [w for w in ready if not w.over])
+        except BaseException as error:  # the context is going, or the engine died
+            for work in list(self._works):
+                self._fail(work, error)
         return True
 
-    # -- native samplers ---------------------------------------------------------------
+    def _gather(self) -> list[Work]:
+        """Those who can go on; the others wait, or are sent away."""
+        while self._inbox:
+            self._works.append(self._inbox.popleft())
+        ready = []
+        for work in list(self._works):
+            job = work.job
+            if work.over or job.ended:
+                self._works.remove(work)
+                work.drop()
+                continue
+            try:
+                job.check()
+            except BaseException as error:
+                self._fail(work, error)
+                continue
+            if job.claim() and not work.parked:
+                ready.append(work)
+        return ready
 
-    def native_sampler(
-        self, job: Job, params: SamplingParams, seed: int, seen: Sequence[int]
-    ) -> BackendSampler | None:
-        """
-        A sampler of the engine with this meaning, or None if core must sample.
-
-        Args:
-            seen: The tokens that the penalties already know.
-        """
-        if Capability.NATIVE_SAMPLING not in self.capabilities:
+    def _patience(self) -> float | None:
+        """Seconds until the first one's time is over."""
+        deadlines = [w.job.deadline for w in self._works if w.job.deadline is not None]
+        if not deadlines:
             return None
-        with job.use(), self._node.use(job) as native:
-            sampler: BackendSampler | None = native.create_sampler(params, seed)
-            if sampler is not None:
-                self._samplers.add(sampler)
-                for token in seen:
-                    sampler.accept(token)
-        return sampler
+        return max(0.0, min(deadlines) - time.monotonic())
 
-    def retire(self, sampler: BackendSampler) -> None:
-        """The sampler is not needed any more; may be called by the collector."""
-        self._retired.append(sampler)
+    def _fail_all(self) -> None:
+        gone = DisposedError(f"{self._node.label} is disposed: create a new one")
+        while self._inbox:
+            self._works.append(self._inbox.popleft())
+        for work in list(self._works):
+            self._fail(work, gone)
 
-    def _close_sampler(self, sampler: BackendSampler) -> None:
-        if sampler in self._samplers:
-            self._samplers.discard(sampler)
-            sampler.close()
+    def _fail(self, work: Work, error: BaseException) -> None:
+        if work in self._works:
+            self._works.remove(work)
+        if not work.over:
+            work.over = True
+            work.fail(self._as_seen_by(work.job, error))
 
-    def close(self, native: Any) -> None:
-        """The teardown of the context: first what hangs on it, then itself."""
+    def _as_seen_by(self, job: Job, error: BaseException) -> BaseException:
+        """In the words of the seam; a disposal in those of the job's own sequence."""
+        if isinstance(error, CallersError):
+            return error.original
         try:
-            for sampler in list(self._samplers):
-                self._close_sampler(sampler)
-        finally:
-            native.close()
+            if isinstance(error, DisposedError):
+                job.node.check()
+            if self._node.translate is not None:
+                self._node.translate(error)
+        except Exception as better:
+            return better
+        return error

@@ -1,14 +1,21 @@
 """
-The plain state of one sequence of a context, and the decision what of it to keep.
+The plain state of one sequence of a context.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
-from attrs import define, field, frozen
+from attrs import define, field
+
+
+class Checkpoint(NamedTuple):
+    """What a sequence was after its first ``length`` tokens, in the engine's bytes."""
+
+    length: int
+    state: bytes
 
 
 @define(eq=False)
@@ -24,47 +31,23 @@ class Slot:
     number: int
     tokens: list[int] = field(factory=list)
     pending: Sequence[int] = ()
-    user: ref[Any] | None = None  # a user that was dropped does not count
+    user: ref[Any] | None = None  # a user that was dropped or has ended does not count
+    line: list[ref[Any]] = field(factory=list)  # who waits to be the next user
     logits: Any = None  # after the last token, if it was evaluated by hand
+    checkpoints: list[Checkpoint] = field(factory=list)  # the shortest first
 
     @property
     def busy(self) -> bool:
         """Whether it has a user."""
-        return self.user is not None and self.user() is not None
+        return self.user is not None and _active(self.user)
+
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        self.line = [waiter for waiter in self.line if _active(waiter)]
+        return len(self.line)
 
 
-@frozen(kw_only=True)
-class CacheReport:
-    """
-    How much of a prompt was in the cache already, in tokens, and why not more.
-
-    ``reused + evaluated`` is the length of the prompt; at least one is evaluated.
-    """
-
-    reused: int
-    evaluated: int
-    reason: str
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two lists have in common from the start."""
-    length = min(len(a), len(b))
-    if list(a[:length]) == list(b[:length]):
-        return length
-    return next(i for i in range(length) if a[i] != b[i])
-
-
-def reusable(cached: Sequence[int], prompt: Sequence[int]) -> tuple[int, str]:
-    """
-    How many cached tokens a prompt can keep, and why it is not more.
-
-    One token is always left to evaluate, because logits come from evaluating.
-    """
-    if not cached:
-        return 0, "the sequence was empty"
-    shared = common_prefix(cached, prompt)
-    if shared == len(prompt):
-        return shared - 1, "the whole prompt was cached, its last token is evaluated"
-    if shared == len(cached):
-        return shared, "everything cached was kept"
-    return shared, f"the first difference is at token {shared}"
+def _active(reference: ref[Any]) -> bool:
+    user = reference()
+    return user is not None and not user.ended

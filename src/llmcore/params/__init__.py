@@ -9,7 +9,7 @@ backend is told.
 from __future__ import annotations
 
 from llmcore.params.context import KV_TYPES, ContextParams
-from llmcore.params.generation import GenerationParams
+from llmcore.params.generation import GenerationParams, Shift
 from llmcore.params.loading import ModelParams
 from llmcore.params.merging import merge, merge_options
 from llmcore.params.sampling import SamplingParams
@@ -21,6 +21,7 @@ __all__ = [
     "GenerationParams",
     "ModelParams",
     "SamplingParams",
+    "Shift",
     "merge",
     "merge_options",
     "one_of",

@@ -51,6 +51,32 @@ def _callables(
 
 
 @frozen(kw_only=True)
+class Shift:
+    """
+    How a full sequence makes room: old tokens are dropped, and what follows moves up.
+
+    What moved up keeps what it has seen of the dropped tokens, so the answer may differ
+    from one without them (Xiao et al., "Efficient Streaming Language Models with
+    Attention Sinks").
+
+    Args:
+        keep: First tokens that stay in place.
+
+        drop: Tokens after them that go; None means half of the rest.
+    """
+
+    keep: int = field(default=4, validator=integer(0))
+    drop: int | None = field(default=None, validator=integer(1, INT32_MAX, None))
+
+
+def _overflow(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value != "error" and not isinstance(value, Shift) and not callable(value):
+        raise ValueError(
+            f"overflow must be 'error', a Shift or a callable, got {value!r}"
+        )
+
+
+@frozen(kw_only=True)
 class GenerationParams:
     """
     How an answer ends and what it may use; `SamplingParams` says how its tokens are
@@ -104,7 +130,7 @@ class GenerationParams:
     logits_processors: tuple[LogitsProcessor, ...] = field(
         default=(), converter=tuple, validator=_callables
     )
-    overflow: Any = "error"
+    overflow: Any = field(default="error", validator=_overflow)
     predictor: Any = None
     priority: int = field(default=0, validator=integer(-INT32_MAX))
     wait: bool = field(default=False, validator=flag)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from llmcore.backends.llama_cpp import logs, native, state
+from llmcore.backends.llama_cpp.batch import NativeBatch
+from llmcore.backends.llama_cpp.facts import POSITION_TABLES
 from llmcore.backends.llama_cpp.native import C, get_embedding, get_logits
 from llmcore.backends.llama_cpp.native_params import KV_TYPE_NUMBERS
 from llmcore.backends.llama_cpp.sampler import ChainSampler, create
@@ -43,6 +45,9 @@ CODES = {
     -3: "the computation failed",
 }
 
+SPARSE = 8
+"""A cache less full than one part in this is copied faster as bytes."""
+
 REPORT = re.compile(r": +(\S+) +(.*\S) buffer size = +([\d.]+) MiB")
 """How the engine tells of a buffer: device, kind, size."""
 
@@ -56,47 +61,6 @@ GO, STOP = b"\0", b"\1"
 _ask = native.process_function("strlen")
 
 
-class NativeBatch:
-    """A `llama_batch` over arrays that live as long as this object."""
-
-    def __init__(self, size: int, *, output_all: bool) -> None:
-        self._output_all = output_all
-        self._tokens: Any = (ctypes.c_int32 * size)()
-        self._positions: Any = (ctypes.c_int32 * size)()
-        self._sequences: Any = (ctypes.c_int32 * size)()
-        self.outputs: Any = (ctypes.c_int8 * size)(*([1] * size))
-        counts = (ctypes.c_int32 * size)(*([1] * size))
-        pointer = ctypes.POINTER(ctypes.c_int32)
-        start = ctypes.addressof(self._sequences)
-        lists = (ctypes.c_void_p * size)(*range(start, start + 4 * size, 4))
-        self.raw = C.llama_batch(
-            n_tokens=0,
-            token=self._tokens,
-            pos=self._positions,
-            n_seq_id=counts,
-            seq_id=ctypes.cast(lists, ctypes.POINTER(pointer)),
-            logits=self.outputs,
-        )
-
-    def fill(self, batch: Batch) -> None:
-        """Copy a batch; a single token, the usual case, takes the short way."""
-        tokens, positions, sequences, outputs = batch
-        count = len(tokens)
-        if count == 1:
-            self._tokens[0] = tokens[0]
-            self._positions[0] = positions[0]
-            self._sequences[0] = sequences[0]
-            if not self._output_all:
-                self.outputs[0] = outputs[0]
-        else:
-            self._tokens[:count] = tokens
-            self._positions[:count] = positions
-            self._sequences[:count] = sequences
-            if not self._output_all:
-                self.outputs[:count] = outputs
-        self.raw.n_tokens = count
-
-
 class LlamaCppContext(BackendContext):
     """Lives until `close`; owns the native context it is given."""
 
@@ -105,7 +69,6 @@ class LlamaCppContext(BackendContext):
         handle: int,
         params: ContextParams,
         info: ModelInfo,
-        fingerprint: bytes,
         lines: list[logs.Line],
     ) -> None:
         self._handle = handle
@@ -116,17 +79,25 @@ class LlamaCppContext(BackendContext):
         self._usage = _usage(lines)
         self._batch = NativeBatch(params.batch_size, output_all=params.embeddings)
         self._rows = 0
+        self._copies_pending = False
         self._run = C.llama_decode if self._memory else C.llama_encode
         self._logits: Any = ctypes.c_float * info.vocab_size
         self._origin = state.Origin(
             format=C.LLAMA_STATE_SEQ_VERSION,
-            model=fingerprint,
+            model=bytes.fromhex(info.fingerprint),
             kv_type_k=KV_TYPE_NUMBERS[params.kv_type_k],
             kv_type_v=KV_TYPE_NUMBERS[params.kv_type_v],
             sequences=params.sequences,
         )
         self._stop = ctypes.create_string_buffer(GO, 2)
         self._allow_abort(True)
+
+    @property
+    def _copies_later(self) -> bool:
+        """Whether pending copies can be done at any time without harm."""
+        kinds = (CacheKind.FULL, CacheKind.SLIDING_WINDOW)  # no state to go astray
+        table = self._info.architecture in POSITION_TABLES  # no position beyond it
+        return self._info.cache_kind in kinds and not table
 
     @property
     def params(self) -> ContextParams:
@@ -144,14 +115,17 @@ class LlamaCppContext(BackendContext):
             self._forget_half_done(code, batch)
             _raise(code)
         self._rows = self._batch.raw.n_tokens
+        self._copies_pending = False
 
     def _forget_half_done(self, code: int, batch: Batch) -> None:
         # A recurrent state cannot be taken back: the engine counts the aborted tokens
         # as done although the state may be anything. Empty is the truth that is left.
+        # For several sequences it also puts their states side by side, in place of
+        # those of others, whose new places are then only on paper.
         if code in RESTORED or Capability.PARTIAL_REMOVE in self._info.capabilities:
             return
-        for sequence in set(batch.sequences):
-            self.clear(sequence)
+        sequences = set(batch.sequences)
+        self.clear(sequences.pop() if len(sequences) == 1 else None)
 
     def abort(self, stop: bool) -> None:
         """Write one byte, which the engine reads between two operations."""
@@ -237,12 +211,21 @@ class LlamaCppContext(BackendContext):
 
     def copy(self, source: int, target: int) -> None:
         """
-        Copy through the bytes of the state, at once.
+        Copy by the engine's own means, unless its bytes are the cheaper way.
 
-        The engine's own copy takes place in the next decode. Before that the target
-        is not in the bytes of `save_state`, and what is loaded there is overwritten.
+        The engine notes a copy at once, but copies a whole cache, the empty places
+        too, in the next decode. Until then the bytes of `save_state` lack it, and what
+        is loaded into either sequence gets lost.
         """
-        self._write_state(target, self._read_state(source))
+        length = self.bounds(source)[1] + 1
+        kind, capacity = self._info.cache_kind, int(self._params.context_size)
+        if kind is CacheKind.RECURRENT:
+            C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        elif self._copies_later and length * SPARSE > capacity:
+            C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self._copies_pending = True
+        else:
+            self._write_state(target, self._read_state(source))
 
     def shift(self, sequence: int, start: int, end: int, delta: int) -> None:
         """
@@ -250,13 +233,16 @@ class LlamaCppContext(BackendContext):
 
         The engine itself only notes a shift, and rotates the keys in the next decode.
         If that one is aborted half of them are rotated twice, and bytes saved before
-        it have the new positions with the old keys. So a token is evaluated here and
-        removed again.
+        it are not rotated at all.
         """
         declared = Capability.SHIFT in self._info.capabilities
         if not declared or not C.llama_memory_can_shift(self._memory):
             raise CapabilityError("this cache cannot shift positions")
         C.llama_memory_seq_add(self._memory, sequence, start, end, delta)
+        self._do_pending(sequence)
+
+    def _do_pending(self, sequence: int) -> None:
+        """Make the engine do what it has noted, by a token that is removed again."""
         position = self.bounds(sequence)[1] + 1
         self._rows = 0
         self._batch.fill(Batch([0], [position], [sequence], [False]))
@@ -265,8 +251,9 @@ class LlamaCppContext(BackendContext):
         self._allow_abort(True)
         if code == 0:
             C.llama_memory_seq_rm(self._memory, sequence, position, -1)
-        elif code != NO_SLOT:  # keys are rotated before a place is looked for
+        elif code != NO_SLOT:  # a place is looked for after all is done
             _raise(code)
+        self._copies_pending = False
 
     # -- state -----------------------------------------------------------------------
 
@@ -281,6 +268,8 @@ class LlamaCppContext(BackendContext):
         self._write_state(sequence, state.unseal(data, self._origin, capacity))
 
     def _read_state(self, sequence: int) -> bytearray:
+        if self._copies_pending:
+            self._do_pending(sequence)
         data = bytearray(C.llama_state_seq_get_size(self._handle, sequence))
         target = (ctypes.c_uint8 * len(data)).from_buffer(data)
         with logs.captured() as lines:
@@ -290,6 +279,8 @@ class LlamaCppContext(BackendContext):
         return data
 
     def _write_state(self, sequence: int, data: bytearray | memoryview) -> None:
+        if self._copies_pending:
+            self._do_pending(sequence)
         self.clear(sequence)  # the engine itself keeps it if the state is an empty one
         source = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
         with logs.captured() as lines:

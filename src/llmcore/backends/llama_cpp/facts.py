@@ -29,8 +29,11 @@ WITHOUT_CACHE = {
 }
 """Architectures for which the engine makes no cache: they see a whole text at once."""
 
-CANNOT_SHIFT = {"step35"}
-"""Architectures whose rotation is not the same in each layer."""
+POSITION_TABLES = {"gpt2", "mpt", "starcoder"}
+"""Decoders that may look positions up; outside the table the process would end."""
+
+CANNOT_SHIFT = {"smollm3", "step35"} | POSITION_TABLES
+"""Architectures whose keys are not all rotated alike; the engine turns them so."""
 
 PLAIN_ROTATIONS = (-1, 0, 2)
 """`enum llama_rope_type`: none, "norm" and "neox"; the others have 2D positions."""
@@ -115,10 +118,7 @@ def _cache_kind(model: int, architecture: str) -> CacheKind:
 def _capabilities(model: int, info: ModelInfo) -> frozenset[Capability]:
     """All that the backend can do, less what this model cannot."""
     missing: set[Capability] = set()
-    if info.cache_kind is not CacheKind.FULL or not (
-        C.llama_model_rope_type(model) in PLAIN_ROTATIONS
-        and info.architecture not in CANNOT_SHIFT
-    ):
+    if not _can_shift(model, info):
         missing |= {Capability.SHIFT}
     if info.cache_kind in (CacheKind.RECURRENT, CacheKind.HYBRID):
         missing |= {Capability.PARTIAL_REMOVE}
@@ -135,3 +135,17 @@ def _capabilities(model: int, info: ModelInfo) -> frozenset[Capability]:
     if not C.llama_supports_gpu_offload():
         missing |= {Capability.GPU}
     return frozenset(Capability) - missing
+
+
+def _can_shift(model: int, info: ModelInfo) -> bool:
+    """Whether the engine moves keys as if they had been evaluated there."""
+    # Where a rotation also scales, as YaRN's does, each shift scales all keys again.
+    scaling = info.metadata.get(f"{info.architecture}.rope.scaling.type", "none")
+    factor = f"{info.architecture}.rope.scaling.attn_factor"
+    return (
+        info.cache_kind is CacheKind.FULL
+        and info.architecture not in CANNOT_SHIFT
+        and C.llama_model_rope_type(model) in PLAIN_ROTATIONS
+        and scaling in ("none", "linear")
+        and factor not in info.metadata
+    )

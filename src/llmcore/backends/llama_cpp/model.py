@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import re
 from pathlib import Path
 
-from llmcore.backends.llama_cpp import logs
+from llmcore.backends.llama_cpp import logs, native
 from llmcore.backends.llama_cpp.context import LlamaCppContext
-from llmcore.backends.llama_cpp.facts import model_info
+from llmcore.backends.llama_cpp.facts import POSITION_TABLES, model_info
+from llmcore.backends.llama_cpp.fingerprint import fingerprint
 from llmcore.backends.llama_cpp.native import C
 from llmcore.backends.llama_cpp.native_params import (
     check_context,
@@ -25,12 +25,6 @@ from llmcore.errors import (
 from llmcore.spi import BackendModel
 from llmcore.values import CacheKind, Capability, ContextParams, ModelInfo, evolve
 
-POSITION_TABLES = {"gpt2", "mpt", "starcoder"}
-"""Decoders that may look positions up; outside the table the process would end."""
-
-SAMPLE = 1 << 16
-"""Bytes at each end of a file that tell it from others."""
-
 
 class LlamaCppModel(BackendModel):
     """Lives until `close`; owns the native model it is given once it is complete."""
@@ -41,8 +35,11 @@ class LlamaCppModel(BackendModel):
                 path, "models with encoder and decoder do not work here"
             )
         self._vocab = C.llama_model_get_vocab(handle)
-        self._info = model_info(handle, self._vocab)
-        self._fingerprint = _fingerprint(path)
+        self._info = evolve(
+            model_info(handle, self._vocab),
+            fingerprint=fingerprint(path),
+            build=native.build(),
+        )
         self._pieces: dict[int, bytes] = {}
         self._handle = handle
 
@@ -105,7 +102,6 @@ class LlamaCppModel(BackendModel):
             handle,
             self._given(handle, params, longest),
             self._info,
-            self._fingerprint,
             lines,
         )
 
@@ -142,14 +138,3 @@ def _failure(params: ContextParams, reason: str) -> Exception:
     if re.search(r"alloc|out of memory", reason):
         return InsufficientMemoryError(f"{message}: make one of them smaller")
     return ContextCreationError(message)
-
-
-def _fingerprint(path: Path) -> bytes:
-    """Tells models apart without reading gigabytes: size, header, last weights."""
-    size = path.stat().st_size
-    digest = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=16)
-    with path.open("rb") as file:
-        digest.update(file.read(SAMPLE))
-        file.seek(max(0, size - SAMPLE))
-        digest.update(file.read(SAMPLE))
-    return digest.digest()

@@ -50,6 +50,18 @@ def ggml(name: str, result: Any, *arguments: Any) -> Any:
 
 
 @functools.cache
+def build() -> str:
+    """The versions of the binding and of what it binds, in one line."""
+    binding = importlib.import_module("llama_cpp").__version__
+    ggml_version = ggml("ggml_version", ctypes.c_char_p)().decode()
+    commit = ggml("ggml_commit", ctypes.c_char_p)().decode()
+    return (
+        f"llama-cpp-python {binding} (llama.cpp {C.llama_version().decode()}, "
+        f"ggml {ggml_version} {commit})"
+    )
+
+
+@functools.cache
 def start() -> int:
     """
     Make the engine ready, once for the life of the process; the number of the process.

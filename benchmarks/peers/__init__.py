@@ -1,0 +1,1 @@
+"""Other frameworks as sides; each script needs only its framework and Python itself."""

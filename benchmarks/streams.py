@@ -1,0 +1,216 @@
+"""
+llmcore against the raw C API of the same library, and against other frameworks.
+
+    python -m benchmarks.streams [MODEL.gguf] [--pairs 15] [--chart FILE.svg]
+
+Each comparison is a number of interleaved pairs of alternating order, and the ratio is
+the median of the pairs' own ratios, so 1.00 is the speed of the engine. All sides have
+the same model, prompts, context size and threads, all streams start together, choose
+greedily, and count as tokens per second everything that they generate divided by the
+time from the start to the end of the last one, short prompts included.
+
+Each side is a process of its own. Peers that are not installed are skipped:
+
+    --llama-cpp-python, --cyllama-python    a Python that has it
+    --node, --node-llama-cpp                the program, and the folder of the package
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chart import chart
+from benchmarks.common import Compared, Side, SideError, pairs, table
+from benchmarks.sides import Both, Peer, add_peer_arguments, peers, python_side
+from llmcore.cli.demo import demo_model
+
+# None of these makes the demo model end its answer early.
+TEXTS = (
+    "The capital of France is",
+    "Once upon a time",
+    "The sun rises in",
+    "My favourite food is",
+    "In the year 1969",
+    "Water boils at",
+    "The most important invention was",
+    "Python is a",
+)
+LONG = "A long story about many things. "
+COPIED = (
+    "def area(width: float, height: float) -> float:\n"
+    '    """Return the area of a rectangle."""\n'
+    "    if width < 0 or height < 0:\n"
+    '        raise ValueError("sides must not be negative")\n'
+    "    return width * height\n\n\n"
+)
+Row = tuple[str, str, str, str]
+Speeds = dict[str, dict[int, float]]
+
+
+class Streams:
+    """The comparisons of one run, and what they found."""
+
+    def __init__(self, both: Both, args: argparse.Namespace) -> None:
+        self.both, self.args = both, args
+        self.rows: list[Row] = []
+        self.speeds: Speeds = {"raw": {}}
+        both.open(1)
+        self.prompts: list[list[int]] = both.ours("tokenize", texts=TEXTS)
+
+    def generation(self, width: int) -> None:
+        """Some streams at once, from threads and from tasks, and from peers."""
+        self.both.open(width)
+        prompts = {"prompts": self.prompts[:width], "count": self.args.tokens}
+        raw = Generating(self.both.raw, prompts)
+        for name, tasks in (("llmcore, threads", False), ("llmcore, tasks", True)):
+            ours = Generating(self.both.ours, {**prompts, "tasks": tasks})
+            self._generation(name, width, ours, raw)
+        for peer in peers(self.args):
+            self._peer(peer, width, raw)
+
+    def _peer(self, peer: Peer, width: int, raw: Generating) -> None:
+        job = {"texts": TEXTS[:width], "count": self.args.tokens}
+        try:
+            with peer.open(self.both.path, width, self.both.threads) as side:
+                self._generation(peer.name, width, Generating(side, job), raw)
+        except SideError as error:
+            self.rows.append((f"{width} x {peer.name}", "-", "-", str(error)))
+
+    def _generation(
+        self, name: str, width: int, ours: Generating, raw: Generating
+    ) -> None:
+        found = pairs(ours, raw, self.args.pairs)
+        same = sum(a == b for a, b in zip(ours.texts, raw.texts, strict=True))
+        self.speeds.setdefault(name, {})[width] = found.ours
+        # The raw loop runs with each of the sides; the first of them is llmcore.
+        self.speeds["raw"].setdefault(width, found.theirs)
+        self._add(f"{width} x {name}", found, f"; same text {same} of {width}")
+
+    def prompt(self) -> None:
+        """Evaluation of a prompt of a whole batch."""
+        self.both.open(1, context_size=1024)
+        (tokens,) = self.both.ours("tokenize", texts=[LONG * 200])
+        tokens = tokens[:512]
+        found = pairs(
+            lambda: len(tokens) / float(self.both.ours("evaluate", tokens=tokens)),
+            lambda: len(tokens) / float(self.both.raw("evaluate", tokens=tokens)),
+            self.args.pairs,
+        )
+        self._add(f"prompt of {len(tokens)} tokens", found)
+
+    def second_turn(self) -> None:
+        """First text of a second chat turn, against its new tokens alone."""
+        self.both.open(1, context_size=1024)
+        turn: dict[str, Any] = {}
+
+        def ours() -> float:
+            turn.update(self.both.ours("turn"))
+            return 1 / float(turn["seconds"])
+
+        def raw() -> float:
+            known, new = turn["known"], turn["new"]
+            return 1 / float(self.both.raw("turn", known=known, new=new))
+
+        found = pairs(ours, raw, self.args.pairs)
+        milliseconds = Compared(
+            ours=1000 / found.ours, theirs=1000 / found.theirs, ratios=found.ratios
+        )
+        known, new = len(turn["known"]), len(turn["new"])
+        name = f"second turn, ms to first text ({new} new tokens after {known})"
+        self._add(name, milliseconds)
+
+    def lookup(self) -> None:
+        """A copy-heavy task, with guesses from the prompt and without."""
+        self.both.open(1, context_size=1024)
+        (tokens,) = self.both.ours("tokenize", texts=[COPIED * 3])
+        job = {"do": "copied", "prompt": tokens, "count": self.args.tokens}
+        guessing = Generating(self.both.ours, {**job, "predict": True})
+        plain = Generating(self.both.ours, job)
+        try:
+            found = pairs(guessing, plain, self.args.pairs)
+        except SideError as error:
+            self.rows.append(("prompt lookup", "-", "-", str(error)))
+            return
+        same = "same text" if guessing.texts == plain.texts else "another text"
+        self._add("prompt lookup, against llmcore without", found, f"; {same}")
+
+    def _add(self, name: str, found: Compared, more: str = "") -> None:
+        numbers = f"{found.ours:.1f}", f"{found.theirs:.1f}"
+        self.rows.append((name, *numbers, found.spread + more))
+
+    # -- what has no raw counterpart ---------------------------------------------------
+
+    def cancel(self) -> str:
+        """During a prompt of 2 000 tokens."""
+        self.both.open(1, context_size=2048)
+        (tokens,) = self.both.ours("tokenize", texts=[LONG * 400])
+        runs = [self.both.ours("cancel", tokens=tokens[:2000]) for _ in range(9)]
+        free = statistics.median(run["ms"] for run in runs)
+        return (
+            f"cancel during a prompt of 2000 tokens, 9 times: sequence free after "
+            f"{free:.1f} ms (median), {max(run['ms'] for run in runs):.1f} ms (most); "
+            f"calls of the engine begun after it: {max(run['calls'] for run in runs)}, "
+            f"tokens evaluated after it: {max(run['evaluated'] for run in runs)} (most)"
+        )
+
+    def fork(self) -> str:
+        """Of a sequence with 1 000 tokens."""
+        self.both.open(2, context_size=1024)
+        (tokens,) = self.both.ours("tokenize", texts=[LONG * 400])
+        runs = [self.both.ours("fork", tokens=tokens[:1000]) for _ in range(5)]
+        return f"fork of a sequence of 1000 tokens: {statistics.median(runs):.1f} ms"
+
+
+class Generating:
+    """Calling it runs the job and is its tokens per second; keeps the texts."""
+
+    def __init__(self, side: Side, job: dict[str, Any]) -> None:
+        self._side, self._job = side, {"do": "generate", **job}
+        self.texts: list[str] = []
+
+    def __call__(self) -> float:
+        answer = self._side(**self._job)
+        self.texts = answer["texts"]
+        return float(answer["rate"])
+
+
+def arguments() -> argparse.Namespace:
+    """From the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", nargs="?", default=str(demo_model()))
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--tokens", type=int, default=64, help="of each stream")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--widths", type=int, nargs="*", default=[1, 2, 4, 8])
+    parser.add_argument("--chart", type=Path, help="write an SVG file")
+    add_peer_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the table and write the chart."""
+    args = arguments()
+    with python_side("ours") as ours, python_side("raw") as raw:
+        both = Both(path=args.model, threads=args.threads, ours=ours, raw=raw)
+        streams = Streams(both, args)
+        for width in args.widths:
+            streams.generation(width)
+        streams.prompt()
+        streams.second_turn()
+        streams.lookup()
+        lines = [streams.cancel(), streams.fork()]
+    header = ("what", "tokens/s", "raw", "ratio: median (quartiles)")
+    print(table(header, streams.rows), *lines, sep="\n\n")
+    if args.chart is not None:
+        title = "Tokens per second of all streams together"
+        args.chart.write_text(chart(title, args.widths, streams.speeds), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

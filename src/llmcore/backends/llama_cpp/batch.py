@@ -1,0 +1,50 @@
+"""A batch in the engine's own layout."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from llmcore.backends.llama_cpp.native import C
+from llmcore.spi import Batch
+
+
+class NativeBatch:
+    """A `llama_batch` over arrays that live as long as this object."""
+
+    def __init__(self, size: int, *, output_all: bool) -> None:
+        self._output_all = output_all
+        self._tokens: Any = (ctypes.c_int32 * size)()
+        self._positions: Any = (ctypes.c_int32 * size)()
+        self._sequences: Any = (ctypes.c_int32 * size)()
+        self.outputs: Any = (ctypes.c_int8 * size)(*([1] * size))
+        counts = (ctypes.c_int32 * size)(*([1] * size))
+        pointer = ctypes.POINTER(ctypes.c_int32)
+        start = ctypes.addressof(self._sequences)
+        lists = (ctypes.c_void_p * size)(*range(start, start + 4 * size, 4))
+        self.raw = C.llama_batch(
+            n_tokens=0,
+            token=self._tokens,
+            pos=self._positions,
+            n_seq_id=counts,
+            seq_id=ctypes.cast(lists, ctypes.POINTER(pointer)),
+            logits=self.outputs,
+        )
+
+    def fill(self, batch: Batch) -> None:
+        """Copy a batch; a single token, the usual case, takes the short way."""
+        tokens, positions, sequences, outputs = batch
+        count = len(tokens)
+        if count == 1:
+            self._tokens[0] = tokens[0]
+            self._positions[0] = positions[0]
+            self._sequences[0] = sequences[0]
+            if not self._output_all:
+                self.outputs[0] = outputs[0]
+        else:
+            self._tokens[:count] = tokens
+            self._positions[:count] = positions
+            self._sequences[:count] = sequences
+            if not self._output_all:
+                self.outputs[:count] = outputs
+        self.raw.n_tokens = count
