@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from llmcore.engine.generation import Generation, GenerationRequest
@@ -294,11 +295,13 @@ class Sequence(Resource):
             model.require(Capability.PARTIAL_REMOVE, Capability.SHIFT)
         if options.predictor is not None:
             model.require(Capability.PARTIAL_REMOVE)
+            options.predictor.check(model)
         job = self._engine.job(
             self._node, self._slot, wait=options.wait, timeout=options.timeout
         )
         try:
-            generation = Generation(request, job, self._engine, model._piece)
+            piece = partial(model._piece, operation=job)
+            generation = Generation(request, job, self._engine, piece)
             self._sampler = None
             stream = Stream(generation, on_result, self)
             self._engine.loop.submit(generation)

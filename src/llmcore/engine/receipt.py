@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from attrs import asdict, field, frozen
+from attrs import asdict, frozen
 
 from llmcore.errors import StateMismatchError
 from llmcore.values import (
@@ -59,8 +59,8 @@ class Receipt:
     context: Mapping[str, Any]
     sampling: SamplingParams
     options: Mapping[str, Any]
-    prompt: tuple[int, ...] = field(converter=tuple)
-    tokens: tuple[int, ...] = field(converter=tuple)
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
     obstacle: str = ""
 
     @classmethod
@@ -129,9 +129,8 @@ class Receipt:
             values = json.loads(text)
             sampling = values.pop("sampling")
             bias = {int(n): float(b) for n, b in sampling.pop("logit_bias").items()}
-            return cls(
-                sampling=SamplingParams(**sampling, logit_bias=bias),
-                **values,
-            )
+            for name in ("prompt", "tokens"):
+                values[name] = tuple(map(int, values[name]))
+            return cls(sampling=SamplingParams(**sampling, logit_bias=bias), **values)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"this is not a receipt: {error}") from error

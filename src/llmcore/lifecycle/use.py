@@ -47,15 +47,17 @@ class Exclusion:
     Lets one use in at a time; may be shared between nodes.
 
     Unlike a plain lock it knows which use is inside, from the same moment on that the
-    use is inside: `dict.setdefault` is one step that nothing can interrupt.
+    use is inside: `dict.setdefault` is one step that nothing can interrupt. And it is
+    fair: a thread that comes back at once lets those who wait go first.
     """
 
-    __slots__ = ("_freed", "_holder", "_waiting")
+    __slots__ = ("_freed", "_holder", "_last", "_waiting")
 
     def __init__(self) -> None:
         self._holder: dict[int, Use] = {}
         self._freed = threading.Condition(threading.RLock())
         self._waiting = 0
+        self._last = 0  # the thread that left while others waited
 
     @property
     def taken(self) -> bool:
@@ -63,26 +65,39 @@ class Exclusion:
         return bool(self._holder)
 
     def enter(self, use: Use) -> bool:
-        """Let a use in; False if another is inside."""
+        """Let a use in; False if another is inside, or it is another's turn."""
+        if self._waiting and self._last == threading.get_ident():
+            return False
         return self._holder.setdefault(0, use) is use
 
     def wait(self, use: Use) -> None:
-        """Let a use in as soon as no other is inside."""
+        """Let a use in as soon as no other is inside and it is its turn."""
+        me = threading.get_ident()
         with self._freed:
             self._waiting += 1
             try:
-                while not self.enter(use):
-                    self._freed.wait(MOMENT)
+                while not self._enter_in_turn(use, me):
+                    if not self._freed.wait(MOMENT):
+                        self._last = 0  # whose turn it was is gone (Ctrl-C)
+                self._last = 0
             finally:
                 self._waiting -= 1
+
+    def _enter_in_turn(self, use: Use, me: int) -> bool:
+        if self._last == me and self._waiting > 1:
+            return False
+        return self._holder.setdefault(0, use) is use
 
     def leave(self, use: Use) -> None:
         """Let a use out, if it is the one inside."""
         if self._holder.get(0) is use:
+            if not self._waiting:
+                del self._holder[0]
+                return
+            self._last = threading.get_ident()
             del self._holder[0]
-            if self._waiting:
-                with self._freed:
-                    self._freed.notify()
+            with self._freed:
+                self._freed.notify()
 
 
 class Use:

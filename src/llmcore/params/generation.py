@@ -76,6 +76,11 @@ def _overflow(instance: object, attribute: Attribute[Any], value: object) -> Non
         )
 
 
+def _predictor(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and not callable(getattr(value, "predict", None)):
+        raise TypeError(f"predictor must be a Predictor, got {value!r}")
+
+
 @frozen(kw_only=True)
 class GenerationParams:
     """
@@ -131,7 +136,7 @@ class GenerationParams:
         default=(), converter=tuple, validator=_callables
     )
     overflow: Any = field(default="error", validator=_overflow)
-    predictor: Any = None
+    predictor: Any = field(default=None, validator=_predictor)
     priority: int = field(default=0, validator=integer(-INT32_MAX))
     wait: bool = field(default=False, validator=flag)
     timeout: float | None = field(default=None)

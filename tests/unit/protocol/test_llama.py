@@ -172,8 +172,8 @@ class TestAsync:
     async def test_the_loop_runs_while_the_engine_works(self, stage, anyio_backend):
         """While a step is inside the engine the event loop goes on."""
         stage = stage()
-        stream = stage.sequence().generate(stage.tokens("abc"), max_tokens=1)
         with stage.script.gate("decode") as gate:
+            stream = stage.sequence().generate(stage.tokens("abc"), max_tokens=1)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stream.__anext__)
                 await anyio.to_thread.run_sync(gate.wait_entered)
