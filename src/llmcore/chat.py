@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from llmcore.chat_history import Message, Overflow, Role, Shortener
+from llmcore.chat_history import Message, Overflow, Role, SavedChat, Shortener
 from llmcore.engine.generation import GenerationRequest, GenerationResult
 from llmcore.engine.reasoning import ReasoningMarks
 from llmcore.errors import ContextOverflowError
@@ -102,6 +104,12 @@ class ChatSession(Resource):
         self._history = list(self._opening)
 
     @property
+    def forgotten(self) -> int:
+        """How many messages of the history the model was not shown in the last turn."""
+        self._check()
+        return self._shortener.forgotten
+
+    @property
     def cache_report(self) -> CacheReport | None:
         """What the last finished turn found in the cache; None before the first."""
         self._check()
@@ -164,11 +172,62 @@ class ChatSession(Resource):
         )
         return self.sequence._stream(request, turn.end)
 
-    @property
-    def forgotten(self) -> int:
-        """How many messages of the history the model was not shown in the last turn."""
+    # -- on disk -----------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the conversation to a file; as `Sequence.save`, with the history."""
         self._check()
-        return self._shortener.forgotten
+        chat = {
+            "history": [list(message) for message in self._history],
+            "template": self._template_digest,
+            "parts": list(self._seen.parts),
+            "seen": list(self._seen.tokens),
+        }
+        self.sequence._save(path, chat)
+
+    def load(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_mismatch: Literal["error", "evaluate"] = "error",
+    ) -> None:
+        """
+        Go on with a saved conversation; arguments and errors as for `Sequence.load`.
+
+        With another chat template the history is the same, and the next turn evaluates
+        it as that template writes it.
+        """
+        self._check()
+        saved: list[SavedChat] = []
+        self.sequence._load(
+            path, on_mismatch, lambda state: saved.append(SavedChat.of(state.chat))
+        )
+        self._history = list(saved[0].history)
+        same = saved[0].template == self._template_digest
+        self._seen = _Seen(saved[0].parts, saved[0].seen) if same else _Seen((), ())
+
+    async def asave(self, path: str | os.PathLike[str]) -> None:
+        """`save` without blocking the event loop."""
+        from anyio import to_thread
+
+        await to_thread.run_sync(self.save, path)
+
+    async def aload(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_mismatch: Literal["error", "evaluate"] = "error",
+    ) -> None:
+        """`load` without blocking the event loop."""
+        from anyio import to_thread
+
+        await to_thread.run_sync(partial(self.load, path, on_mismatch=on_mismatch))
+
+    @property
+    def _template_digest(self) -> str:
+        return hashlib.sha256(self._template.source.encode()).hexdigest()
+
+    # -- inside ------------------------------------------------------------------------
 
     def _render(self, messages: Sequence[Message]) -> tuple[str | int, ...]:
         return tuple(self._template.render([m._asdict() for m in messages]))

@@ -4,8 +4,10 @@ The messages of a conversation, and which of them the model is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self
+
+from llmcore.errors import StateError
 
 Role = Literal["system", "user", "assistant"]
 
@@ -15,6 +17,45 @@ class Message(NamedTuple):
 
     role: Role
     content: str
+
+
+class SavedChat(NamedTuple):
+    """What a state file holds of a conversation; see `ChatSession.save`."""
+
+    history: tuple[Message, ...]
+    template: str
+    parts: tuple[str | int, ...]
+    seen: tuple[int, ...]
+
+    @classmethod
+    def of(cls, chat: Mapping[str, Any] | None) -> Self:
+        """
+        Raises:
+            StateError: The file holds no conversation, or not as one is saved.
+        """
+        if chat is None:
+            raise StateError(
+                "cannot load a conversation: the file holds only a sequence, load it "
+                "with Sequence.load"
+            )
+        try:
+            saved = cls(
+                tuple(Message(role, content) for role, content in chat["history"]),
+                chat["template"],
+                tuple(chat["parts"]),
+                tuple(chat["seen"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"cannot load a conversation: {error!r}") from error
+        texts = [text for message in saved.history for text in message]
+        right = (
+            all(isinstance(text, str) for text in (*texts, saved.template))
+            and all(type(part) in (str, int) for part in saved.parts)
+            and all(type(token) is int and token >= 0 for token in saved.seen)
+        )
+        if not right:
+            raise StateError("cannot load a conversation: a value has a wrong type")
+        return saved
 
 
 Overflow = (

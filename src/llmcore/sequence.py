@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from llmcore.engine.generation import Generation, GenerationRequest
 from llmcore.engine.receipt import Receipt
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from llmcore.context import Context
     from llmcore.engine.job import Job
     from llmcore.engine.sampling import Sampler
+    from llmcore.state_file import SavedState
 
 
 class Sequence(Resource):
@@ -145,6 +147,91 @@ class Sequence(Resource):
         kept = self.truncate(common_prefix(self._slot.tokens, tokens))
         self.evaluate(tokens[kept:])
 
+    # -- on disk -----------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """
+        Write what this sequence holds to a file, whole or not at all.
+
+        The file says which model and engine it belongs to, and holds the tokens beside
+        the engine's state.
+
+        Raises:
+            OSError: The file cannot be written; an old one is untouched.
+
+            SequenceBusyError: A stream or another thread uses this sequence.
+        """
+        self._save(path)
+
+    async def asave(self, path: str | os.PathLike[str]) -> None:
+        """`save` without blocking the event loop."""
+        from anyio import to_thread
+
+        await to_thread.run_sync(self._save, path)
+
+    def _save(
+        self, path: str | os.PathLike[str], chat: Mapping[str, Any] | None = None
+    ) -> None:
+        from llmcore.engine import saving
+
+        with self._job() as job:
+            saving.save(self._engine, job, path, self._backend, chat)
+
+    def load(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_mismatch: Literal["error", "evaluate"] = "error",
+    ) -> None:
+        """
+        Replace what this sequence holds by a saved one.
+
+        A state that holds tokens only, because the backend has no other, is evaluated.
+
+        Args:
+            path: Written by `save`, or by `ChatSession.save`.
+
+            on_mismatch: ``"evaluate"`` evaluates the saved tokens if the state itself
+                belongs to another engine, build or type of cache.
+
+        Raises:
+            OSError: The file cannot be read.
+
+            StateMismatchError: It belongs to something else; names what differs.
+                Nothing was changed.
+
+            StateError: It is damaged, or not a state file. Nothing was changed, unless
+                the engine itself refused the state: then this sequence is empty.
+        """
+        self._load(path, on_mismatch, lambda saved: None)
+
+    async def aload(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_mismatch: Literal["error", "evaluate"] = "error",
+    ) -> None:
+        """`load` without blocking the event loop."""
+        from anyio import to_thread
+
+        await to_thread.run_sync(partial(self.load, path, on_mismatch=on_mismatch))
+
+    def _load(
+        self,
+        path: str | os.PathLike[str],
+        on_mismatch: Literal["error", "evaluate"],
+        believe: Callable[[SavedState], object],
+    ) -> None:
+        from llmcore.engine import saving
+
+        with self._job() as job:
+            self._sampler = None
+            saving.load(self._engine, job, path, self._backend, on_mismatch, believe)
+
+    @property
+    def _backend(self) -> str:
+        return self.context.model.backend.name
+
     # -- by hand -----------------------------------------------------------------------
 
     def evaluate(self, tokens: Iterable[int]) -> None:
@@ -223,7 +310,7 @@ class Sequence(Resource):
             from llmcore.engine.sampling import Sampler
 
             sampler = Sampler(params, piece=self.context.model._piece)
-            for token in self._slot.tokens[-params.lookback or None :]:
+            for token in self._slot.tokens[-params.lookback :]:
                 sampler.accept(token)
             self._sampler = (params, sampler)
         return self._sampler[1].choose(logits)

@@ -113,7 +113,7 @@ class Drawer:
         self._native: BackendSampler | None = None
         self._core: Sampler | None = None
         self.last_logprob: TokenDrawn | None = None
-        window = _lookback(params)
+        window = params.lookback
         seen = prompt[-window:] if window else ()
         plain = not (options.logits_processors or options.min_tokens)
         if plain and (params.seed is None or params.temperature == 0):
@@ -209,8 +209,3 @@ class Drawer:
         native, self._native = self._native, None
         if native is not None:
             self._samplers.retire(native)
-
-
-def _lookback(params: SamplingParams) -> int:
-    """How many tokens back the choice looks."""
-    return params.penalty_last_n if params.has_penalties else 0

@@ -7,41 +7,57 @@ distribution.
 
 from __future__ import annotations
 
+import math
 import secrets
-from collections import deque
+from collections.abc import Callable, Collection
+from copy import copy, deepcopy
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmcore.errors import DecodeError
+from llmcore.engine import distribution
+from llmcore.engine.distribution import Floats, Indices
+from llmcore.engine.penalties import Dry, Repetition
 from llmcore.values import SamplingParams
 
-Tokens = NDArray[np.intp]
+Logits = NDArray[np.float32]
 
 
 class Sampler:
     """
     Chooses the tokens of one sequence; lives as long as one generation.
 
-    Holds the random numbers and the tokens that the penalties look at. Not for
-    several threads at once.
+    Holds the random numbers, the tokens that the penalties look at, and where Mirostat
+    has got to. Not for several threads at once.
 
     Args:
         params: How to choose.
 
         seed: Of the random numbers, 0 to 2**32-1; ``None`` means ``params.seed``, or
             a fresh one if that is ``None`` too.
+
+        piece: Text of a token, asked at most once for each, to find the
+            ``dry_breakers``; without it there are none.
     """
 
-    def __init__(self, params: SamplingParams, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        seed: int | None = None,
+        *,
+        piece: Callable[[int], bytes] | None = None,
+    ) -> None:
         if seed is None:
             seed = params.seed
         self._params = params
         self._seed = secrets.randbits(32) if seed is None else seed
         self._random = np.random.Generator(np.random.PCG64(self._seed))
-        self._window = deque[int](
-            maxlen=params.penalty_last_n if params.has_penalties else 0
-        )
+        self._mu = 2 * params.mirostat_tau
+        self._penalties: list[Repetition | Dry] = []
+        if params.has_penalties:
+            self._penalties.append(Repetition(params))
+        if params.has_dry:
+            self._penalties.append(Dry(params, piece))
         self._bias_tokens = np.array(list(params.logit_bias), np.intp)
         self._bias = np.array(list(params.logit_bias.values()), np.float64)
 
@@ -50,44 +66,79 @@ class Sampler:
         """The seed really used: the same one and the same logits repeat a result."""
         return self._seed
 
+    def fork(self) -> Sampler:
+        """An independent copy, which goes on as this one would."""
+        twin = copy(self)
+        twin._penalties = [penalty.fork() for penalty in self._penalties]
+        twin._random = deepcopy(self._random)
+        return twin
+
     def accept(self, token: int) -> None:
         """Count a token that `sample` did not return (prompt, forced)."""
-        self._window.append(token)
+        for penalty in self._penalties:
+            penalty.accept(token)
 
-    def sample(self, logits: NDArray[np.float32]) -> int:
+    def sample(self, logits: Logits, banned: Collection[int] = ()) -> int:
         """
         `choose` a token and count it, as `accept` does.
 
         Args:
             logits: Shape ``(vocab_size,)``; not changed and not kept.
 
+            banned: Tokens that must not be chosen this time.
+
         Raises:
-            DecodeError: A logit is NaN, or all of them are ``-inf``.
+            DecodeError: A logit is NaN, or nothing is left to choose.
 
             ValueError: ``logit_bias`` names a token outside the vocabulary.
         """
-        token = self.choose(logits)
+        token = self.choose(logits, banned)
         self.accept(token)
         return token
 
-    def choose(self, logits: NDArray[np.float32]) -> int:
-        """The next token; arguments and errors as for `sample`, but not counted."""
-        return self._choose(self._adjust(logits))
+    def choose(self, logits: Logits, banned: Collection[int] = ()) -> int:
+        """
+        The next token; arguments and errors as for `sample`, but not counted.
 
-    def _adjust(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Add the bias and penalise repetition, on a copy if there is any."""
-        if not self._bias.size and not self._window:
+        It uses up random numbers, and Mirostat adapts to it.
+        """
+        return self._choose(self._adjust(logits, banned))
+
+    def probabilities(self, logits: Logits, banned: Collection[int] = ()) -> Floats:
+        """
+        How likely `choose` would return each token; changes nothing.
+
+        Returns:
+            Shape ``(vocab_size,)``; the sum is 1.
+        """
+        logits = self._adjust(logits, banned)
+        result = np.zeros(logits.size)
+        if self._params.temperature == 0:
+            result[distribution.best_token(logits)] = 1
+            return result
+        chance = self._params.xtc_probability
+        for share, exclude in ((1 - chance, False), (chance, True)):
+            tokens, probabilities = self._distribution(logits, exclude)
+            result[tokens] += share * probabilities
+        return result
+
+    def _adjust(self, logits: Logits, banned: Collection[int]) -> Logits:
+        """Bias, penalties and bans, on a copy if there are any."""
+        if not (self._bias.size or self._penalties or banned):
             return logits
         logits = logits.copy()
         # A huge or infinite bias is meant; NaN is reported when the best is looked up.
         with np.errstate(over="ignore", invalid="ignore"):
             if self._bias.size:
                 self._add_bias(logits)
-            if self._window:
-                self._penalise(logits)
+            for penalty in self._penalties:
+                penalty.penalise(logits)
+        for token in banned:
+            if token < logits.size:
+                logits[token] = -np.inf
         return logits
 
-    def _add_bias(self, logits: NDArray[np.float32]) -> None:
+    def _add_bias(self, logits: Logits) -> None:
         last = self._bias_tokens.max()
         if last >= logits.size:
             raise ValueError(
@@ -96,72 +147,54 @@ class Sampler:
             )
         logits[self._bias_tokens] += self._bias
 
-    def _penalise(self, logits: NDArray[np.float32]) -> None:
+    def _choose(self, logits: Logits) -> int:
         params = self._params
-        tokens, counts = np.unique(
-            np.fromiter(self._window, np.intp), return_counts=True
-        )
-        values = logits[tokens].astype(np.float64)
-        scale = params.repeat_penalty
-        values = np.where(values > 0, values / scale, values * scale)
-        values -= counts * params.frequency_penalty + params.presence_penalty
-        logits[tokens] = values
-
-    def _choose(self, logits: NDArray[np.float32]) -> int:
-        best = int(logits.argmax())  # the first of equals, and any NaN before them
-        if np.isnan(logits[best]):
-            raise DecodeError(
-                "the logits contain NaN: the model file is damaged or the engine "
-                "cannot compute it on this device; try another file or gpu_layers=0"
-            )
-        if logits[best] == -np.inf:
-            raise DecodeError(
-                "no token can be sampled because every logit is -inf: "
-                "let logit_bias allow at least one token"
-            )
-        if self._params.temperature == 0:
-            return best
-        if logits[best] == np.inf:  # certain: only such tokens are left, as equals
-            logits = np.where(logits == np.inf, np.float32(0), np.float32(-np.inf))
-        kept = self._keep(logits)
-        return int(kept[self._draw(logits[kept])])
-
-    def _keep(self, logits: NDArray[np.float32]) -> Tokens:
-        """The tokens that pass ``top_k``, then ``top_p``, then ``min_p``, in order."""
-        params = self._params
-        kept = _largest(logits, params.top_k or logits.size)
-        if params.top_p == 1 and params.min_p == 0:
-            return kept
-        probabilities = _softmax(logits[kept].astype(np.float64))
-        if params.top_p < 1:
-            reached = np.sort(probabilities)[::-1].cumsum()
-            count = int(reached.searchsorted(params.top_p)) + 1
-            nucleus = _largest(probabilities, count)
-            kept, probabilities = kept[nucleus], probabilities[nucleus]
-        passing = np.flatnonzero(probabilities >= params.min_p * probabilities.max())
-        return kept.take(passing)
-
-    def _draw(self, logits: NDArray[np.float32]) -> int:
-        scaled = logits.astype(np.float64) - logits.max()
-        with np.errstate(over="ignore"):
-            scaled /= self._params.temperature
-        cumulative = _softmax(scaled).cumsum()
+        if params.temperature == 0:
+            return distribution.best_token(logits)
+        chance = 0 if params.mirostat_tau else params.xtc_probability
+        exclude = chance > 0 and self._random.random() < chance
+        tokens, probabilities = self._distribution(logits, exclude)
+        cumulative = probabilities.cumsum()
         # "right" steps over tokens of probability 0, also at the very beginning.
         point = self._random.random() * cumulative[-1]
-        return int(cumulative.searchsorted(point, side="right"))
+        index = int(cumulative.searchsorted(point, side="right"))
+        if params.mirostat_tau:
+            surprise = -math.log2(probabilities[index])
+            self._mu -= params.mirostat_eta * (surprise - params.mirostat_tau)
+        return int(tokens[index])
 
+    def _distribution(self, logits: Logits, exclude: bool) -> tuple[Indices, Floats]:
+        """The tokens that are left, ascending, and their probabilities."""
+        distribution.best_token(logits)  # raises if there is none
+        if self._params.mirostat_tau:
+            return self._unsurprising(logits)
+        tokens, values = self._truncated(logits)
+        if exclude:
+            threshold = self._params.xtc_threshold
+            kept = distribution.exclude_top_choices(values, threshold)
+            tokens, values = tokens[kept], values[kept]
+        return tokens, distribution.softmax(values, self._params.temperature)
 
-def _largest(values: NDArray[np.floating], count: int) -> Tokens:
-    """Indices of the ``count`` largest values, ascending; of equals the lowest."""
-    if count >= values.size:
-        return np.arange(values.size)
-    threshold = np.partition(values, -count)[-count]
-    keep = values > threshold
-    equals = np.flatnonzero(values == threshold)
-    keep[equals[: count - np.count_nonzero(keep)]] = True
-    return np.flatnonzero(keep)
+    def _truncated(self, logits: Logits) -> tuple[Indices, Floats]:
+        """The tokens that pass ``top_k`` to ``min_p``, and their logits."""
+        params = self._params
+        best = distribution.largest(logits, params.top_k or logits.size)
+        tokens, values = distribution.possible(logits[best])
+        tokens = best[tokens]
+        for step, limit, off in (
+            (distribution.typical, params.typical_p, 1),
+            (distribution.top_p, params.top_p, 1),
+            (distribution.min_p, params.min_p, 0),
+        ):
+            if limit != off:
+                kept = step(values, limit)
+                tokens, values = tokens[kept], values[kept]
+        return tokens, values
 
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights = np.exp(logits - logits.max())
-    return np.asarray(weights / weights.sum())
+    def _unsurprising(self, logits: Logits) -> tuple[Indices, Floats]:
+        """What Mirostat keeps."""
+        tokens, values = distribution.possible(logits)
+        with np.errstate(over="ignore"):  # -inf is as good as far below the best
+            values = (values - values.max()) / self._params.temperature
+        kept = distribution.unsurprising(values, self._mu)
+        return tokens[kept], distribution.softmax(values[kept])

@@ -48,6 +48,9 @@ CODES = {
 SPARSE = 8
 """A cache less full than one part in this is copied faster as bytes."""
 
+SHIFTED_TYPES = ("f16", "f32")
+"""Element types of keys that the engine rotates without loss, or without crashing."""
+
 REPORT = re.compile(r": +(\S+) +(.*\S) buffer size = +([\d.]+) MiB")
 """How the engine tells of a buffer: device, kind, size."""
 
@@ -139,15 +142,18 @@ class LlamaCppContext(BackendContext):
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """A view of the engine's own memory."""
-        self._need(row)
-        address = get_logits(self._handle, row)
+        address = get_logits(self._handle, self._output(row))
         if not address:
             raise DecodeError(f"the engine has no logits for row {row}")
         return np.frombuffer(self._logits.from_address(address), np.float32)
 
-    def _need(self, row: int) -> None:
-        if not (0 <= row < self._rows and self._batch.outputs[row]):
-            raise DecodeError(f"row {row} of the last batch has no logits")
+    def _output(self, row: int) -> int:
+        """Where the engine has a row; asked for another, it would end the process."""
+        if 0 <= row < self._rows:
+            place = self._batch.rows[row]
+            if self._batch.outputs[place]:
+                return place
+        raise DecodeError(f"row {row} of the last batch has no logits")
 
     def create_sampler(
         self, params: SamplingParams, seed: int
@@ -161,8 +167,8 @@ class LlamaCppContext(BackendContext):
             # The same token as the engine's greedy sampler finds, in a quarter of the
             # time: that one first copies each logit into a structure.
             return int(self.logits(row).argmax())
-        self._need(row)  # the engine would abort the process
-        return int(C.llama_sampler_sample(sampler.chain, self._handle, row))
+        place = self._output(row)
+        return int(C.llama_sampler_sample(sampler.chain, self._handle, place))
 
     def embedding(self, sequence: int) -> NDArray[np.float32]:
         """The pooled vector of a sequence."""
@@ -238,6 +244,12 @@ class LlamaCppContext(BackendContext):
         declared = Capability.SHIFT in self._info.capabilities
         if not declared or not C.llama_memory_can_shift(self._memory):
             raise CapabilityError("this cache cannot shift positions")
+        kind = self._params.kv_type_k
+        if kind not in SHIFTED_TYPES:
+            raise CapabilityError(
+                f"a cache with kv_type_k={kind!r} cannot shift positions: "
+                "create the context with 'f16' or 'f32'"
+            )
         C.llama_memory_seq_add(self._memory, sequence, start, end, delta)
         self._do_pending(sequence)
 

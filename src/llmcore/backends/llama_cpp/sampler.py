@@ -14,8 +14,11 @@ RANDOM_SEED = 0xFFFFFFFF
 LONGEST_PENALTY = 1 << 20
 """The engine allocates this many at once, and the process dies if it cannot."""
 
-COLDEST = 1e-20
+SMALLEST = 1e-20
 """Logits divided by less leave the range of 32-bit floats, in which it computes."""
+
+LARGEST = 1e30
+"""A bias above this is infinite for it, and drawing among infinite logits fails."""
 
 
 class GreedySampler(BackendSampler):
@@ -54,13 +57,35 @@ class ChainSampler(BackendSampler):
 def create(params: SamplingParams, seed: int, vocab_size: int) -> BackendSampler | None:
     """The native sampler of exactly this meaning, or None if there is none."""
     drawn = params.temperature > 0
-    if drawn and (seed == RANDOM_SEED or params.temperature < COLDEST):
+    if drawn and (seed == RANDOM_SEED or params.temperature < SMALLEST):
         return None
-    if params.has_penalties and params.penalty_last_n > LONGEST_PENALTY:
+    if not (
+        params.is_basic and _can_bias(params, vocab_size) and _can_penalise(params)
+    ):
         return None
     if not (drawn or params.has_penalties or params.logit_bias):
         return GreedySampler()
     return ChainSampler(params, seed, vocab_size)
+
+
+def _can_bias(params: SamplingParams, vocab_size: int) -> bool:
+    """
+    Whether each bias works as it should.
+
+    The engine ignores those outside the vocabulary, and draws a forbidden token when
+    all are forbidden.
+    """
+    bias = params.logit_bias
+    return len(bias) < vocab_size and all(
+        token < vocab_size and (params.temperature == 0 or value <= LARGEST)
+        for token, value in bias.items()
+    )
+
+
+def _can_penalise(params: SamplingParams) -> bool:
+    return not params.has_penalties or (
+        params.penalty_last_n <= LONGEST_PENALTY and params.repeat_penalty >= SMALLEST
+    )
 
 
 def _parts(params: SamplingParams, seed: int, vocab_size: int) -> list[Any]:

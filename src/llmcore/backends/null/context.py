@@ -13,7 +13,7 @@ from attrs import evolve
 from llmcore.backends.null import language, vocabulary
 from llmcore.backends.null.cache import Cells
 from llmcore.backends.null.ledger import Ledger, ViolationKind
-from llmcore.backends.null.sampler import NullSampler
+from llmcore.backends.null.sampler import NullSampler, expresses
 from llmcore.errors import (
     BackendError,
     CapabilityError,
@@ -78,6 +78,7 @@ class NullContext(BackendContext):
     def decode(self, batch: Batch) -> None:
         with self._call("decode"):
             self._rows = {}
+            self.ledger.record(batch)
             failure = self.script.reach("decode", batch.sequences, lambda: self._stop)
             if self._stop:
                 raise DecodeAbortedError(
@@ -124,10 +125,11 @@ class NullContext(BackendContext):
             self._lent = language.logits(*self._row("logits", row))
             return np.frombuffer(self._lent, dtype=np.float32)
 
-    def create_sampler(self, params: SamplingParams, seed: int) -> NullSampler:
+    def create_sampler(self, params: SamplingParams, seed: int) -> NullSampler | None:
         with self._call("create_sampler", needs=Capability.NATIVE_SAMPLING):
             self.perform("create_sampler")
-            return NullSampler(self, params, seed)
+            known = expresses(params, self.model.info.vocab_size)
+            return NullSampler(self, params, seed) if known else None
 
     def sample(self, row: int, sampler: BackendSampler) -> int:
         with self._call("sample", needs=Capability.NATIVE_SAMPLING):

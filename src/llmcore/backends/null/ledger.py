@@ -18,9 +18,12 @@ from typing import NamedTuple
 from attrs import Factory, define, frozen
 
 from llmcore.errors import InsufficientMemoryError
+from llmcore.spi import Batch
 
 MAX_EVENTS = 100_000
 """Events kept; older ones are forgotten so that long runs stay small."""
+MAX_BATCHES = 5_000
+"""Batches kept, for the same reason."""
 
 
 class ViolationKind(enum.StrEnum):
@@ -100,6 +103,7 @@ class Ledger:
         self._handles: dict[Handle, None] = {}
         self._violations: list[Violation] = []
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._batches: deque[Batch] = deque(maxlen=MAX_BATCHES)
         self._calls: dict[str, int] = {}
         self._ids = 0
         self._lingering = 0
@@ -150,6 +154,16 @@ class Ledger:
         """The last `MAX_EVENTS` calls, in the order in which they entered."""
         with self._lock:
             return list(self._events)
+
+    @property
+    def batches(self) -> list[Batch]:
+        """
+        The last `MAX_BATCHES` batches that came to `decode`, as tuples, oldest first.
+
+        Those of all contexts; also what is held at a gate now, was refused or failed.
+        """
+        with self._lock:
+            return list(self._batches)
 
     def settle(self) -> None:
         """Return freed memory that ``release_delay`` held back."""
@@ -213,6 +227,13 @@ class Ledger:
                 yield
             finally:
                 self.release(handle, linger=linger)
+
+    def record(self, batch: Batch) -> None:
+        """Write down a batch as it is now."""
+        tokens, positions, sequences, outputs = batch
+        kept = tuple(tokens), tuple(positions), tuple(sequences), tuple(outputs)
+        with self._lock:
+            self._batches.append(Batch(*kept))
 
     def violate(
         self, kind: ViolationKind, op: str, handle: Handle, detail: str = ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
+from llmcore import __version__
 from llmcore.backends.null import vocabulary
 from llmcore.backends.null.context import NullContext
 from llmcore.backends.null.ledger import Handle, ViolationKind
@@ -35,6 +37,12 @@ def _capabilities(script: NullScript) -> frozenset[Capability]:
     return found
 
 
+def _fingerprint(script: NullScript) -> str:
+    """What decides whether two models speak alike and read each other's state."""
+    identity = f"{script.name}/{script.cache_kind}/{script.window}"
+    return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
+
+
 def describe(script: NullScript) -> ModelInfo:
     """The facts about the model that a script describes."""
     return ModelInfo(
@@ -42,6 +50,8 @@ def describe(script: NullScript) -> ModelInfo:
         vocab_size=vocabulary.VOCAB_SIZE,
         name=script.name,
         description="a deterministic model without weights",
+        fingerprint=_fingerprint(script),
+        build=f"null {__version__}",
         trained_context=script.trained_context,
         embedding_size=EMBEDDING_SIZE,
         layers=1,

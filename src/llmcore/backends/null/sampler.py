@@ -8,11 +8,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from llmcore.errors import DecodeError
 from llmcore.spi import BackendSampler
 from llmcore.values import SamplingParams
 
 if TYPE_CHECKING:
     from llmcore.backends.null.context import NullContext
+
+
+def expresses(params: SamplingParams, vocab_size: int) -> bool:
+    """Whether this sampler means the same as core's with these parameters."""
+    return params.is_basic and all(
+        token < vocab_size and bias < math.inf
+        for token, bias in params.logit_bias.items()
+    )
 
 
 class NullSampler(BackendSampler):
@@ -45,6 +54,11 @@ class NullSampler(BackendSampler):
         """Choose a token, without accepting it."""
         values = self._adjust(logits)
         ranked = sorted(range(len(values)), key=lambda token: (-values[token], token))
+        if values[ranked[0]] == -math.inf:
+            raise DecodeError(
+                "no token can be sampled because every logit is -inf: "
+                "let logit_bias allow at least one token"
+            )
         if self._params.temperature == 0:
             return ranked[0]
         kept = self._filter(ranked, values)
@@ -58,9 +72,11 @@ class NullSampler(BackendSampler):
         for token, bias in params.logit_bias.items():
             values[token] += bias
         for token, count in Counter(self._recent).items():
-            factor = params.repeat_penalty
-            values[token] *= factor if values[token] < 0 else 1 / factor
-            values[token] -= count * params.frequency_penalty + params.presence_penalty
+            value, factor = values[token], params.repeat_penalty
+            value = value / factor if value > 0 else value * factor
+            values[token] = (
+                value - count * params.frequency_penalty - params.presence_penalty
+            )
         return values
 
     def _filter(self, ranked: list[int], values: list[float]) -> list[int]:
