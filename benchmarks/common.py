@@ -79,7 +79,8 @@ class Side:
             raise SideError(self._ending())
         answer = json.loads(line)
         if "error" in answer:
-            raise SideError(f"refuses: {answer['error']}")
+            first, *_ = answer["error"].split(". ")
+            raise SideError(f"refuses: {first}")
         return answer["answer"]
 
     def _ending(self) -> str:

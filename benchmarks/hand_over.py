@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from benchmarks.child import in_threads, timed
 from benchmarks.common import pairs, table

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 import llmcore
 from llmcore.cli.demo import demo_model

@@ -75,7 +75,9 @@ class Jobs:
         self._empty()
 
         def stream(number: int) -> llmcore.Stream:
-            return self.sequences[number].generate(prompts[number], max_tokens=count)
+            return self.sequences[number].generate(
+                prompts[number], max_tokens=count, ignore_eos=True
+            )
 
         def read(number: int) -> llmcore.GenerationResult:
             answer = stream(number)
@@ -106,14 +108,12 @@ class Jobs:
         self, prompt: list[int], count: int, predict: bool = False
     ) -> dict[str, object]:
         """One stream, with or without guesses from its own prompt."""
-        fields: dict[str, Any] = {}
+        options: dict[str, Any] = {"max_tokens": count, "ignore_eos": True}
         if predict:
             prediction = importlib.import_module("llmcore.prediction")
-            fields["predictor"] = prediction.PromptLookup()
+            options["predictor"] = prediction.PromptLookup()
         sequence = self._empty()
-        seconds, answer = timed(
-            lambda: sequence.generate(prompt, max_tokens=count, **fields).result
-        )
+        seconds, answer = timed(lambda: sequence.generate(prompt, **options).result)
         return generated(seconds, [answer.text], [len(answer.tokens)])
 
     # -- prompts -------------------------------------------------------------------
@@ -166,14 +166,21 @@ class Jobs:
         evaluated = sequence.position - 1 - ended
         return {"ms": seconds * 1000, "calls": after, "evaluated": evaluated}
 
-    def fork(self, tokens: list[int]) -> float:
-        """Milliseconds to fork a sequence that holds these tokens."""
+    def fork(self, tokens: list[int]) -> dict[str, float]:
+        """
+        Fork a sequence that holds these tokens; milliseconds.
+
+        Returns:
+            Of the fork, and of the first token evaluated on the copy, because an
+            engine may put the copying off until then; and of the token after it.
+        """
         sequence, other = self._empty(), self.sequences.pop()
         other.dispose()  # a fork takes its place
         sequence.evaluate(tokens)
-        seconds, twin = timed(sequence.fork)
+        fork, twin = timed(sequence.fork)
         self.sequences.append(twin)
-        return seconds * 1000
+        first, second = (timed(lambda: twin.evaluate([1]))[0] for _ in range(2))
+        return {"fork": fork * 1000, "first": first * 1000, "second": second * 1000}
 
 
 @define(eq=False)

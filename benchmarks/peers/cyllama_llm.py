@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from benchmarks.child import generated, in_threads, serve, timed
@@ -12,8 +13,7 @@ class Jobs:
 
     def open(self, path: str, context_size: int, sequences: int, threads: int) -> None:
         """Load the model."""
-        from cyllama import LLM, GenerationConfig
-
+        cyllama: Any = importlib.import_module("cyllama")
         self.config: dict[str, Any] = {
             "n_ctx": context_size,
             "n_threads": threads,
@@ -21,8 +21,8 @@ class Jobs:
             "temperature": 0.0,
             "repeat_penalty": 1.0,
         }
-        self.make_config: Any = GenerationConfig
-        self.llm: Any = LLM(path, config=GenerationConfig(**self.config))
+        self.make_config = cyllama.GenerationConfig
+        self.llm = cyllama.LLM(path, config=self.make_config(**self.config))
 
     def generate(self, texts: list[str], count: int) -> dict[str, object]:
         """Greedy tokens for each text, from threads."""

@@ -119,7 +119,7 @@ def typical(logits: Floats, mass: float) -> Indices:
     """Those of the most average surprise until they have this much probability."""
     ranks = log_softmax(logits)
     probabilities = np.exp(ranks)
-    ranks -= ranks @ probabilities
+    ranks -= (ranks * probabilities).sum()  # "@" would wake the threads of a BLAS
     np.abs(ranks, out=ranks)
     return _reach(np.negative(ranks, out=ranks), probabilities, mass)
 

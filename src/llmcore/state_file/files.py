@@ -23,7 +23,8 @@ def write(path: Path, state: SavedState) -> None:
 
     A new file gets the permissions that the umask leaves; one that is replaced keeps
     its permission bits. A symbolic link is followed, and what it names is written.
-    Any thread; of several writers at once, one wins and leaves a whole file.
+    Any thread; of several writers at once, one wins and leaves a whole file. A process
+    that is killed meanwhile may leave a ``.llmcore-*.tmp`` beside it, to be deleted.
 
     Raises:
         OSError: As the system raised it, for a full disk or missing permission; the
@@ -45,8 +46,11 @@ def write(path: Path, state: SavedState) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):
+        # No Python function in between: a pending Ctrl-C would be raised in it.
+        try:  # noqa: SIM105
             os.unlink(temporary)
+        except OSError:
+            pass
         raise
     _sync_folder(folder)
 

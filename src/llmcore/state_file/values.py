@@ -4,7 +4,7 @@ What a state file says, as frozen values that are right or do not exist.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import Attribute, field, frozen
@@ -34,6 +34,10 @@ def _text(instance: object, attribute: Attribute[Any], value: object) -> None:
             f"got {len(value)}"
         )
     value.encode()
+
+
+def _tuple(tokens: Iterable[int]) -> tuple[int, ...]:
+    return tuple(tokens)
 
 
 def _json_object(chat: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -113,7 +117,7 @@ class SavedState:
 
     header: StateHeader = field(validator=instance_of(StateHeader))
     tokens: tuple[int, ...] = field(
-        converter=tuple,
+        converter=_tuple,
         validator=max_len(MOST_TOKENS),
         repr=lambda tokens: f"<{len(tokens)} tokens>",
     )

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -56,6 +57,9 @@ def _paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "sliding": models.tiny_sliding_window,
         "recurrent": models.tiny_recurrent,
         "embedding": models.tiny_embedding,
+        "hybrid": tiny_hybrid,
+        "yarn": tiny_yarn,
+        "smollm3": tiny_smollm3,
     }
     return {name: make(folder / f"{name}.gguf") for name, make in makers.items()}
 
@@ -110,3 +114,61 @@ def _run() -> Iterator[MakeRun]:
             return Run(context)
 
         yield run
+
+
+# -- models that only these tests need ----------------------------------------------
+
+EMBEDDING, HEADS, FEED_FORWARD, CONTEXT = 64, 2, 96, 1024
+
+
+def tiny_hybrid(path: Path) -> Path:
+    """An LFM2 of two layers: a short convolution with a state, and attention."""
+    kv_heads: Any = [0, 1]  # of each layer
+    kernel = 3
+    writer = gguf.GGUFWriter(path, "lfm2")
+    models._sizes(writer, 2, EMBEDDING, HEADS, kv_heads, FEED_FORWARD, CONTEXT)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_shortconv_l_cache(kernel)
+    models._vocabulary(writer, models.CHAT_TEMPLATE)
+    dense = models.Dense(writer, 0)
+    size = len(list(models._tokens()))
+    dense.write("token_embd.weight", 0.25 * dense.normal(size, EMBEDDING))
+    dense.ones("token_embd_norm.weight", EMBEDDING)
+    dense.write("output.weight", dense.normal(size, EMBEDDING))
+    dense.ones("blk.0.attn_norm.weight", EMBEDDING)
+    dense.matrix("blk.0.shortconv.conv.weight", EMBEDDING, kernel)
+    dense.matrix("blk.0.shortconv.in_proj.weight", 3 * EMBEDDING, EMBEDDING)
+    dense.matrix("blk.0.shortconv.out_proj.weight", EMBEDDING, EMBEDDING)
+    models._attention(dense, "blk.1.", EMBEDDING, HEADS, 1)
+    for name in ("attn_q_norm", "attn_k_norm"):
+        dense.ones(f"blk.1.{name}.weight", EMBEDDING // HEADS)
+    for layer in range(2):
+        models._feed_forward(dense, f"blk.{layer}.", EMBEDDING, FEED_FORWARD)
+    return models._write(writer, path)
+
+
+def tiny_yarn(path: Path) -> Path:
+    """A Llama whose rotation of keys also scales them."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(4.0)
+    writer.add_rope_scaling_orig_ctx_len(CONTEXT // 4)
+    return _decoder(writer, path, layers=2)
+
+
+def tiny_smollm3(path: Path) -> Path:
+    """A decoder that does not rotate the keys of its last layer."""
+    return _decoder(gguf.GGUFWriter(path, "smollm3"), path, layers=4)
+
+
+def _decoder(writer: gguf.GGUFWriter, path: Path, layers: int) -> Path:
+    models._sizes(writer, layers, EMBEDDING, HEADS, 1, FEED_FORWARD, CONTEXT)
+    writer.add_rope_dimension_count(EMBEDDING // HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    models._vocabulary(writer, models.CHAT_TEMPLATE)
+    dense = models.Dense(writer, 0)
+    models._ends(dense, EMBEDDING)
+    for layer in range(layers):
+        models._attention(dense, f"blk.{layer}.", EMBEDDING, HEADS, 1)
+        models._feed_forward(dense, f"blk.{layer}.", EMBEDDING, FEED_FORWARD)
+    return models._write(writer, path)

@@ -13,7 +13,7 @@ from llmcore.backends.llama_cpp import native_params
 from llmcore.backends.llama_cpp.backend import LlamaCppBackend
 from llmcore.backends.llama_cpp.model import LlamaCppModel
 from llmcore.backends.llama_cpp.native import C
-from llmcore.errors import CapabilityError, DecodeError, InsufficientMemoryError
+from llmcore.errors import DecodeError, InsufficientMemoryError
 from llmcore.spi import Batch
 from llmcore.values import KV_TYPES, ContextParams, ModelInfo, ModelParams
 from llmcore_conformance.models import tiny_llama
@@ -171,70 +171,6 @@ class TestCache:
         assert [context.context.bounds(s) for s in (0, 1)] == [(-1, -1), (0, 39)]
         context.context.clear(data=True)
         assert context.context.bounds(1) == (-1, -1)
-
-    @pytest.mark.parametrize("name", ["llama", "sliding", "recurrent"])
-    def test_copy(
-        self, models: dict[str, LlamaCppModel], run: MakeRun, name: str
-    ) -> None:
-        """A copy goes on like its source, also when that one is gone."""
-        context = run(models[name], sequences=2)
-        context.feed(TEXT)
-        context.context.copy(0, 1)
-        context.context.clear(0)
-        context.feed(TEXT[::-1])
-
-        np.testing.assert_allclose(
-            context.feed([300], sequence=1, at=len(TEXT)),
-            run(models[name]).feed([*TEXT, 300]),
-            **CLOSE,
-        )
-
-    def test_shift(self, llama: LlamaCppModel, run: MakeRun) -> None:
-        """Positions count only relatively: shifted as a whole, all goes on the same."""
-        context = run(llama, kv_type_k="f32")
-        context.feed(TEXT)
-        context.context.shift(0, 0, len(TEXT), 7)
-
-        assert (7, len(TEXT) + 6) == context.context.bounds(0)
-        np.testing.assert_allclose(
-            context.feed([300], at=len(TEXT) + 7),
-            run(llama, kv_type_k="f32").feed([*TEXT, 300]),
-            **CLOSE,
-        )
-
-    def test_shift_when_full(self, llama: LlamaCppModel, run: MakeRun) -> None:
-        """A full cache can be shifted."""
-        context = run(llama, context_size=256)
-        context.feed([262] * 256)
-        context.context.remove(0, 10, 20)
-        context.feed([263] * 10, at=256)
-        context.context.shift(0, 20, 266, -10)
-
-        assert context.context.bounds(0) == (0, 255)
-
-    def test_shift_is_done_at_once(self, llama: LlamaCppModel, run: MakeRun) -> None:
-        """What is saved right after a shift is shifted."""
-        context = run(llama, sequences=2, kv_type_k="f32")
-        context.feed(TEXT)
-        context.context.shift(0, 0, len(TEXT), 7)
-        context.context.load_state(1, context.context.save_state(0))
-
-        np.testing.assert_allclose(
-            context.feed([300], sequence=1, at=len(TEXT) + 7),
-            run(llama, kv_type_k="f32").feed([*TEXT, 300]),
-            **CLOSE,
-        )
-
-    @pytest.mark.parametrize("name", ["sliding", "recurrent"])
-    def test_no_shift(
-        self, models: dict[str, LlamaCppModel], run: MakeRun, name: str
-    ) -> None:
-        """A cache that cannot shift says so instead of ending the process."""
-        context = run(models[name], context_size=1024)
-        context.feed(TEXT)
-
-        with pytest.raises(CapabilityError, match="cannot shift"):
-            context.context.shift(0, 0, len(TEXT), 7)
 
 
 class TestSlidingWindow:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from llmcore.backends.llama_cpp.model import LlamaCppModel
+from llmcore.engine.sampling import Sampler
 from llmcore.errors import DecodeError
 from llmcore.values import SamplingParams
 
 if TYPE_CHECKING:
-    from conftest import MakeRun, Run
+    from conftest import Logits, MakeRun, Run
 
 TEXT = list(range(262, 302))
 ROW = len(TEXT) - 1
@@ -96,15 +97,86 @@ def test_kept(ready: Run, params: dict[str, float]) -> None:
     assert kept == set(drawn)
 
 
+DRAWS = 8000
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"top_k": 0, "top_p": 1.0},
+        {"top_k": 0, "top_p": 1.0, "temperature": 0.5},
+        {"top_k": 12, "top_p": 1.0, "temperature": 1.5},
+        {"top_k": 0, "top_p": 0.6},
+        {"top_k": 0, "top_p": 1.0, "min_p": 0.2},
+        {"top_k": 50, "top_p": 0.9, "min_p": 0.2, "temperature": 2.0},
+    ],
+)
+def test_distribution(ready: Run, params: dict[str, float], seed: int) -> None:
+    """It draws from the distribution that core draws from."""
+    values = ready.context.logits(ROW).copy()
+    best = np.argsort(values)[-60:]  # a bias makes many tokens about as likely
+    bias = dict(zip(best.tolist(), (-0.7 * values[best]).tolist(), strict=True))
+    params = {"temperature": 1.0, "logit_bias": bias} | params
+    core = Sampler(SamplingParams(**params), seed)
+    expected = core.probabilities(values) * DRAWS
+    assert np.count_nonzero(expected) > 5
+
+    counts = np.bincount(draw(ready, seed, DRAWS, **params), minlength=values.size)
+
+    assert not counts[expected == 0].any()
+    assert surprise(counts, expected) < 4
+
+
+def surprise(counts: Logits, expected: Logits) -> float:
+    """How far off a chi-square is, in standard deviations; rare tokens are pooled."""
+    common = expected >= 5
+    squares = ((counts - expected)[common] ** 2 / expected[common]).sum()
+    freedom = np.count_nonzero(common) - 1
+    if rare := expected[~common].sum():
+        squares += (counts[~common].sum() - rare) ** 2 / rare
+        freedom += 1
+    return float((squares - freedom) / np.sqrt(2 * freedom))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"repeat_penalty": 1.3},
+        {"frequency_penalty": 0.4, "penalty_last_n": 7},
+        {"presence_penalty": 1.1, "logit_bias": {300: 6.0, 301: 6.5}},
+        {"repeat_penalty": 0.9, "frequency_penalty": 0.3, "presence_penalty": -0.2},
+        {"presence_penalty": 1.0, "logit_bias": {270: np.inf, 271: -np.inf}},
+        {"typical_p": 0.5, "xtc_probability": 1.0, "mirostat_tau": 5.0},
+    ],
+)
+def test_greedy_like_core(ready: Run, params: dict[str, object]) -> None:
+    """Greedy with bias and penalties takes the tokens that core takes."""
+    values = ready.context.logits(ROW).copy()
+    core = Sampler(SamplingParams(**params))  # type: ignore[arg-type]
+
+    expected = [core.sample(values) for _ in range(60)]
+
+    assert expected == draw(ready, times=60, **params)
+
+
 @pytest.mark.parametrize(
     ("params", "seed"),
     [
+        ({"temperature": 1.0, "typical_p": 0.9}, 1),
+        ({"temperature": 1.0, "xtc_probability": 0.5}, 1),
+        ({"temperature": 1.0, "mirostat_tau": 5.0}, 1),
+        ({"dry_multiplier": 0.8}, 1),
+        ({"logit_bias": {2**20: 1.0}}, 1),
+        ({"temperature": 1.0, "logit_bias": {5: np.inf}}, 1),
+        ({"logit_bias": dict.fromkeys(range(5000), -np.inf)}, 1),
+        ({"repeat_penalty": 1e-30}, 1),
         ({"temperature": 1.0}, 2**32 - 1),
         ({"temperature": 1e-30}, 1),
         ({"presence_penalty": 1.0, "penalty_last_n": 2**31 - 1}, 1),
     ],
 )
-def test_not_expressible(ready: Run, params: dict[str, float], seed: int) -> None:
+def test_not_expressible(ready: Run, params: dict[str, object], seed: int) -> None:
     """Where the engine would do something else, core has to sample."""
     assert ready.context.create_sampler(SamplingParams(**params), seed) is None  # type: ignore[arg-type]
 

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import llmcore
 import llmcore.backends.null as null
 import llmcore.testing
 from llmcore.backends.null import vocabulary
 from llmcore.testing import NullScript, null_backend
-from llmcore.values import Capability, ModelParams
+from llmcore.values import CacheKind, Capability, ModelParams
 
 from .conftest import MakeEngine
 
@@ -179,6 +180,16 @@ class TestLanguage:
         """The facts about a model are the same object every time."""
         model = engine().model
         assert model.info is model.info
+
+    def test_identity(self, engine: MakeEngine) -> None:
+        """Models that differ have other fingerprints; the build names the engine."""
+        scripts = [NullScript(), NullScript(answer="x"), NullScript(name="other")]
+        scripts += [NullScript(cache_kind=CacheKind.RECURRENT), NullScript(window=8)]
+        prints = [engine(script).model.info.fingerprint for script in scripts]
+        assert all(bytes.fromhex(one) for one in prints)
+        assert prints[0] == prints[1]
+        assert len(set(prints)) == len(prints) - 1
+        assert engine().model.info.build == f"null {llmcore.__version__}"
 
     def test_path_is_ignored(self, tmp_path: object) -> None:
         """A path makes no difference."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from llmcore.errors import BackendError
+from llmcore.errors import BackendError, DecodeError
+from llmcore.spi import Batch
 from llmcore.testing import NullScript, null_backend
 from llmcore.values import ContextParams, ModelParams, SamplingParams
 
@@ -54,6 +55,29 @@ class TestAccount:
             ("close_model", "model", 2),
             ("close_backend", "backend", 1),
         ]
+
+    def test_batches(self, engine: MakeEngine) -> None:
+        """Each batch is kept as it came, whole, also if it fails."""
+        one = engine()
+        tokens = [1, 2, 3]
+        one.context.decode(Batch(tokens, [0, 0, 1], [0, 1, 1], [False, True, True]))
+        one.script.fail("decode")
+        with pytest.raises(DecodeError):
+            one.context.decode(batch((0, 1, [4])))
+        tokens.clear()
+
+        assert one.ledger.batches == [
+            ((1, 2, 3), (0, 0, 1), (0, 1, 1), (False, True, True)),
+            ((4,), (1,), (0,), (True,)),
+        ]
+
+    def test_batch_at_a_gate(self, engine: MakeEngine, start: Start) -> None:
+        """A batch can be looked at while it is inside."""
+        one = engine()
+        with one.script.gate("decode") as gate:
+            start(one.feed, [5])
+            gate.wait_entered()
+            assert [b.tokens for b in one.ledger.batches] == [(5,)]
 
     def test_bytes(self, engine: MakeEngine) -> None:
         """Live bytes are those of models and contexts."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llmcore.backends.null.sampler import NullSampler
+from llmcore.errors import DecodeError
 from llmcore.values import SamplingParams
 
 from .conftest import MakeEngine
@@ -117,3 +118,31 @@ class TestSampler:
         shares = [math.exp(value / 2) for value in LOGITS]
         for token, share in enumerate(shares):
             assert counts[token] / 20000 == pytest.approx(share / sum(shares), abs=0.02)
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"dry_multiplier": 1.0},
+            {"temperature": 1.0, "typical_p": 0.5},
+            {"temperature": 1.0, "xtc_probability": 0.5},
+            {"temperature": 1.0, "mirostat_tau": 5.0},
+            {"logit_bias": {1: math.inf}},
+            {"logit_bias": {2**20: 1.0}},
+        ],
+    )
+    def test_not_expressed(self, sampler: MakeSampler, params: dict[str, Any]) -> None:
+        """Where it does not know the meaning, core has to sample."""
+        assert sampler(**params) is None
+
+    def test_greedy_ignores(self, sampler: MakeSampler) -> None:
+        """At temperature 0 what only matters for drawing is no hindrance."""
+        params = {"typical_p": 0.5, "xtc_probability": 0.5, "mirostat_tau": 5.0}
+        assert sampler(**params).draw(LOGITS) == 1
+
+    @pytest.mark.parametrize("temperature", [0.0, 1.0])
+    def test_nothing_left(self, sampler: MakeSampler, temperature: float) -> None:
+        """When every token is forbidden it draws none, and says so."""
+        forbidden = dict.fromkeys(range(len(LOGITS)), -math.inf)
+        one = sampler(temperature=temperature, logit_bias=forbidden)
+        with pytest.raises(DecodeError, match="every logit is -inf"):
+            one.draw(LOGITS)

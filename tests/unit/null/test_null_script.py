@@ -124,6 +124,30 @@ class TestFail:
         expected = engine().feed(TEN)
         assert expected == one.feed(TEN[applied:], at=applied)
 
+    @pytest.mark.parametrize(
+        ("applied", "held"),
+        [(0, [-1, -1, -1]), (1, [0, -1, -1]), (3, [0, -1, 1]), (5, [0, 1, 1])],
+    )
+    def test_applied_to_several(
+        self, engine: MakeEngine, applied: int, held: list[int]
+    ) -> None:
+        """Of a batch of several sequences, the first tokens of the batch stay."""
+        one = engine(sequences=3)
+        one.script.fail("decode", applied=applied, sequence=1)
+        with pytest.raises(DecodeError):
+            one.context.decode(batch((0, 0, [1]), (2, 0, [2, 3]), (1, 0, [4, 5, 6])))
+        assert [one.context.bounds(n)[1] for n in range(3)] == held
+        rest = [4, 5, 6][held[1] + 1 :]
+        assert one.feed(rest, held[1] + 1, 1) == engine().feed([4, 5, 6])
+
+    def test_one_sequence_among_others(self, engine: MakeEngine) -> None:
+        """A batch that holds a given sequence among others fails as a whole."""
+        one = engine()
+        one.script.fail("decode", sequence=1)
+        with pytest.raises(DecodeError):
+            one.context.decode(batch((0, 0, [1]), (1, 0, [2])))
+        one.context.decode(batch((0, 0, [1]), (1, 0, [2])))
+
     def test_one_sequence(self, engine: MakeEngine) -> None:
         """Only batches with a given sequence fail."""
         one = engine()
@@ -189,6 +213,16 @@ class TestGate:
             call = start(one.feed, [1], 10)
             gate.wait_entered()
         assert call.result()
+
+    def test_one_sequence(self, engine: MakeEngine, start: Start) -> None:
+        """Only batches with a given sequence are held, alone in it or not."""
+        one = engine()
+        with one.script.gate("decode", sequence=1) as gate:
+            one.feed(TEN)
+            assert gate.entered == 0
+            call = start(one.context.decode, batch((0, 10, [1]), (1, 0, [2])))
+            gate.wait_entered()
+        call.result()
 
     def test_step(self, engine: MakeEngine, start: Start) -> None:
         """Calls can be let through one by one."""

@@ -1,0 +1,196 @@
+"""
+What the stateful tests share: engines to test, and who tells the right answers.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+import llmcore
+from llmcore.engine.generation import GenerationResult
+from llmcore.prediction import Predictor, PromptLookup
+from llmcore.testing import NullBackend, NullScript, null_backend
+from llmcore.values import CacheKind
+
+PATIENCE = 30.0
+"""Seconds after which whoever waits hangs; a correct run never gets there."""
+
+NEAR = 0.02
+"""Two logits so close may change places when a batch has another shape."""
+
+Options = Mapping[str, Any]
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Return as soon as something is true that no event announces."""
+    deadline = time.monotonic() + PATIENCE
+    never = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} never came true"
+        never.wait(0.0002)
+
+
+@contextmanager
+def watched(what: str) -> Iterator[None]:
+    """Fail, with the stack of every thread, if the block is not over in time."""
+    over = threading.Event()
+
+    def watch() -> None:
+        if not over.wait(PATIENCE):
+            print(f"{what} hangs:", file=sys.__stderr__)
+            faulthandler.dump_traceback(sys.__stderr__)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+class Liar(Predictor):
+    """Guesses the same few tokens whatever was said; now and then it is right."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._tokens = tokens
+
+    def start(self, tokens: Sequence[int]) -> None:
+        """Nothing is learnt."""
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """Nothing is learnt."""
+
+    def predict(self, limit: int) -> Sequence[int]:
+        """Always the same."""
+        return self._tokens[:limit]
+
+
+def predictor_named(name: str | None, tokens: Sequence[int]) -> Predictor | None:
+    """A new predictor, for one answer."""
+    if name == "liar":
+        return Liar(tokens)
+    return PromptLookup(most=3, longest=2, shortest=1) if name == "lookup" else None
+
+
+@define(eq=False)
+class Bench:
+    """
+    An engine to test; lives as long as the tests of it.
+
+    Attributes:
+        params: Of its contexts.
+
+        alphabet: Tokens to make prompts of: few, so that prompts have a lot in common.
+
+        stops: Stop strings that its answers contain now and then.
+
+        path: Of the model.
+
+        script: What a null backend is; None for a real one.
+
+        exact: Whether an answer never depends on what else is in its batch.
+
+        full: Whether its cache can drop its end.
+    """
+
+    params: dict[str, Any]
+    alphabet: Sequence[int]
+    stops: Sequence[str]
+    path: Path | None = None
+    script: dict[str, Any] | None = None
+    exact: bool = True
+    full: bool = True
+    _known: dict[Any, GenerationResult] = field(factory=dict, init=False)
+    _model: llmcore.Model | None = field(default=None, init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+
+    def llama(self) -> tuple[llmcore.Llama, NullBackend | None]:
+        """A new instance, and the null backend under it if it is one."""
+        if self.script is None:
+            return llmcore.get_llama("llama_cpp"), None
+        backend = null_backend(NullScript(**self.script))
+        return llmcore.get_llama(backend), backend
+
+    def right(self, prompt: Sequence[int], options: Options) -> GenerationResult:
+        """The answer of a fresh sequence of a fresh context of a model of its own."""
+        key = (tuple(prompt), tuple(sorted(options.items())))
+        with self._lock:
+            if key not in self._known:
+                with self._fresh() as sequence:
+                    self._known[key] = sequence.generate(prompt, **options).result
+            return self._known[key]
+
+    @contextmanager
+    def _fresh(self) -> Iterator[llmcore.Sequence]:
+        if self._model is None:
+            self._model = self.llama()[0].load_model(self.path)
+        with self._model.create_context(**self.params) as context:
+            yield context.get_sequence()
+
+    def check(
+        self, prompt: Sequence[int], options: Options, result: GenerationResult
+    ) -> None:
+        """Fail unless this answer is the right one."""
+        right = self.right(prompt, options)
+        told = (result.tokens, result.text, result.finish_reason)
+        if told == (right.tokens, right.text, right.finish_reason):
+            return
+        at = agreed(result.tokens, right.tokens)
+        if not self.exact and self._is_near_tie([*prompt, *right.tokens[:at]]):
+            return
+        raise AssertionError(
+            f"{list(prompt)} {dict(options)}: from token {at} on got {told}, right is "
+            f"{(right.tokens, right.text, right.finish_reason)}"
+        )
+
+    def _is_near_tie(self, tokens: Sequence[int]) -> bool:
+        with self._lock, self._fresh() as sequence:
+            sequence.evaluate(tokens)
+            second, first = sorted(sequence.logits)[-2:]
+        return bool(first - second < NEAR)
+
+    def close(self) -> None:
+        """Free what tells the right answers."""
+        if self._model is not None:
+            self._model.dispose()
+
+
+def agreed(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two answers have in common from the start."""
+    pairs = zip(a, b, strict=False)
+    unequal = (n for n, (left, right) in enumerate(pairs) if left != right)
+    return next(unequal, min(len(a), len(b)))
+
+
+def null_bench(kind: CacheKind, **params: Any) -> Bench:
+    """The null engine with a cache of this kind."""
+    sizes = {"context_size": 96, "sequences": 3, "max_waiting": 2}
+    batches = {"batch_size": 16, "micro_batch_size": 8, "checkpoint_bytes": 2000}
+    return Bench(
+        params={**sizes, **batches, **params},
+        alphabet=(97, 98, 101),
+        stops=("e", " a", "th"),
+        script={"cache_kind": kind},
+        full=kind is CacheKind.FULL,
+    )
+
+
+def llama_cpp_bench(path: Path, **params: Any) -> Bench:
+    """A real engine with a small model."""
+    sizes = {"context_size": 256, "sequences": 3, "max_waiting": 2, "threads": 1}
+    batches = {"batch_size": 32, "micro_batch_size": 16}
+    return Bench(
+        params={**sizes, **batches, **params},
+        alphabet=(300, 310, 320),
+        stops=("e", "a", "x"),
+        path=path,
+        exact=bool(params.get("deterministic")),
+    )
