@@ -61,7 +61,7 @@ class Context(Resource):
     ) -> None:
         self.model = model
         self.params: ContextParams = first_look(native, "params")
-        self._engine = Engine(self.params, model.info)
+        self._engine = Engine(self.params, model.info, model._pieces)
         can_abort = Capability.ABORT in model.capabilities
         super().__init__(
             "context",

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmcore.context import Context
+from llmcore.engine.pieces import Pieces
 from llmcore.errors import CapabilityError
-from llmcore.lifecycle import Exclusion, Operation, Resource
+from llmcore.lifecycle import Exclusion, Resource
 from llmcore.seam import first_look
 from llmcore.spi import BackendModel
 from llmcore.values import (
@@ -49,7 +50,6 @@ class Model(Resource):
         self.backend = llama.backend
         self.info: ModelInfo = first_look(native, "info")
         self._exclusion = exclusion
-        self._pieces: dict[int, bytes] = {}
         super().__init__(
             "model",
             parent=llama,
@@ -58,6 +58,7 @@ class Model(Resource):
             name=self.info.name or (path.name if path else ""),
             translate=llama._node.translate,
         )
+        self._pieces = Pieces(self._node, self.info.vocab_size)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -170,32 +171,19 @@ class Model(Resource):
             ValueError: The vocabulary has no such token.
         """
         self._check()
-        return self._piece(token)
-
-    def _piece(self, token: int, operation: Operation | None = None) -> bytes:
-        piece = self._pieces.get(token)
-        if piece is None:
-            self.check_tokens([token])
-            with self._use(operation) as native:
-                piece = self._pieces[token] = native.piece(token)
-        return piece
+        return self._pieces.of(token)
 
     def detokenize(self, tokens: Iterable[int]) -> str:
         """The text of tokens; bytes that are not UTF-8 become U+FFFD."""
         self._check()
-        return b"".join(map(self._piece, tokens)).decode("utf-8", errors="replace")
+        return b"".join(map(self._pieces.of, tokens)).decode("utf-8", errors="replace")
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
         """
         Raises:
             ValueError: One of them is not a token number of this vocabulary.
         """
-        size = self.info.vocab_size
-        for token in tokens:
-            if not isinstance(token, int) or not 0 <= token < size:
-                raise ValueError(
-                    f"tokens must be whole numbers from 0 to {size - 1}, got {token!r}"
-                )
+        self._pieces.check(tokens)
 
     @cached_property
     def chat_template(self) -> ChatTemplate:

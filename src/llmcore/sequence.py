@@ -14,7 +14,12 @@ from llmcore.engine.generation import Generation, GenerationRequest
 from llmcore.engine.receipt import Receipt
 from llmcore.engine.reuse import common_prefix
 from llmcore.engine.slot import Slot
-from llmcore.errors import ContextOverflowError, LlmcoreError, NoResultError
+from llmcore.errors import (
+    CapabilityError,
+    ContextOverflowError,
+    LlmcoreError,
+    NoResultError,
+)
 from llmcore.lifecycle import Resource
 from llmcore.stream import Stream
 from llmcore.values import Capability, SamplingParams, merge, merge_options
@@ -251,7 +256,7 @@ class Sequence(Resource):
         """
         tokens = list(tokens)
         self._check()
-        self._engine.check_tokens(tokens)
+        self._engine.pieces.check(tokens)
         with self._job() as job:
             if not tokens:
                 return
@@ -309,7 +314,7 @@ class Sequence(Resource):
         if self._sampler is None or self._sampler[0] != params:
             from llmcore.engine.sampling import Sampler
 
-            sampler = Sampler(params, piece=self.context.model._piece)
+            sampler = Sampler(params, piece=self._engine.pieces.of)
             for token in self._slot.tokens[-params.lookback :]:
                 sampler.accept(token)
             self._sampler = (params, sampler)
@@ -352,7 +357,7 @@ class Sequence(Resource):
         """
         prompt = list(tokens)
         self._check()
-        self._engine.check_tokens(prompt)
+        self._engine.pieces.check(prompt)
         if not prompt:
             raise ValueError("the prompt must have at least one token")
         if len(prompt) > self.size:
@@ -380,6 +385,12 @@ class Sequence(Resource):
         model, options = self.context.model, request.options
         if options.overflow != "error":
             model.require(Capability.PARTIAL_REMOVE, Capability.SHIFT)
+            if not self._engine.cache.can_shift:
+                raise CapabilityError(
+                    f"{self.context._node.label} cannot shift positions, although its "
+                    "model could: create it with kv_type_k='f16', or use "
+                    "overflow='error'"
+                )
         if options.predictor is not None:
             model.require(Capability.PARTIAL_REMOVE)
             options.predictor.check(model)
@@ -387,8 +398,7 @@ class Sequence(Resource):
             self._node, self._slot, wait=options.wait, timeout=options.timeout
         )
         try:
-            piece = partial(model._piece, operation=job)
-            generation = Generation(request, job, self._engine, piece)
+            generation = Generation(request, job, self._engine)
             self._sampler = None
             stream = Stream(generation, on_result, self)
             self._engine.loop.submit(generation)

@@ -236,6 +236,11 @@ class BackendContext(abc.ABC):
         """Make an empty sequence an independent copy of another [copy]."""
         raise CapabilityError(f"{type(self).__name__} cannot copy a sequence")
 
+    @property
+    def can_shift(self) -> bool:
+        """Whether this context can shift, if its model declares that [shift]."""
+        return True
+
     def shift(self, sequence: int, start: int, end: int, delta: int) -> None:
         """Add ``delta`` to the positions ``start <= p < end`` [shift]."""
         raise CapabilityError(f"{type(self).__name__} cannot shift positions")

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from llmcore.engine.cache import Cache
 from llmcore.engine.job import Job
 from llmcore.engine.loop import BatchLoop
+from llmcore.engine.pieces import Pieces
 from llmcore.engine.samplers import NativeSamplers
 from llmcore.engine.slot import Slot
 from llmcore.engine.slots import SlotPool
@@ -29,22 +30,28 @@ class Engine:
         params: What the context was really given.
 
         info: Of the loaded model.
+
+        pieces: Of its vocabulary.
     """
 
     slots: SlotPool
     loop: BatchLoop
 
-    def __init__(self, params: ContextParams, info: ModelInfo) -> None:
+    def __init__(self, params: ContextParams, info: ModelInfo, pieces: Pieces) -> None:
         self.params = params
         self.info = info
+        self.pieces = pieces
         self.cache = Cache(params, info)
         self.samplers = NativeSamplers(info)
         self._node: Node | None = None
 
     def bind(self, node: Node, native: BackendContext) -> None:
         """Tell it which context it serves; once, right after its creation."""
+        self.cache.can_shift = self.cache.can_shift and native.can_shift
         self.slots = SlotPool(self.params.sequences, self.cache, node)
-        self.loop = BatchLoop(self.params, self.info, self.cache, node, native)
+        self.loop = BatchLoop(
+            self.params, self.info, self.cache, self.slots, node, native
+        )
         self._node = node
 
     def close(self, native: Any) -> None:
@@ -70,18 +77,6 @@ class Engine:
     ) -> Job:
         """Claim a sequence for one user; errors as for `Job`."""
         return Job(node, slot, self.loop.job_changed, wait=wait, timeout=timeout)
-
-    def check_tokens(self, tokens: Iterable[int]) -> None:
-        """
-        Raises:
-            ValueError: One of them is not a token number of this vocabulary.
-        """
-        size = self.info.vocab_size
-        for token in tokens:
-            if not isinstance(token, int) or not 0 <= token < size:
-                raise ValueError(
-                    f"tokens must be whole numbers from 0 to {size - 1}, got {token!r}"
-                )
 
     # -- by hand: for the thread of the caller -----------------------------------------
 

@@ -8,6 +8,7 @@ can be cleaned up. The engine's thread makes the answer, one reader takes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
@@ -114,8 +115,6 @@ class Generation(Work):
         job: Its claim on the sequence; ended by the reader, or here on a failure.
 
         engine: Of the context.
-
-        piece: Bytes of a token.
     """
 
     def __init__(
@@ -123,7 +122,6 @@ class Generation(Work):
         request: GenerationRequest,
         job: Job,
         engine: Engine,
-        piece: Callable[[int], bytes],
     ) -> None:
         super().__init__(job)
         self.request = request
@@ -134,7 +132,7 @@ class Generation(Work):
         self.result: GenerationResult | None = None
         self.error: BaseException | None = None
         self.stopping = False
-        self._piece = piece
+        self._piece = partial(engine.pieces.of, operation=job)
         self._prompt: Sequence[int] = ()
         self._assembler = TextAssembler(request.options.stop)
         self._splitter = ReasoningSplitter(request.marks)
@@ -198,7 +196,7 @@ class Generation(Work):
             limit = min(limit, self.request.options.max_tokens - len(self.drawn) - 1)
         if limit > 0:
             guesses = list(predictor.predict(limit))[:limit]
-            self.engine.check_tokens(guesses)
+            self.engine.pieces.check(guesses)
             self.tokens = [*self.tokens, *guesses]
             self.rows = len(self.tokens)
 

@@ -16,6 +16,7 @@ from llmcore.engine.cache import Cache
 from llmcore.engine.callers import CallersError, call
 from llmcore.engine.job import Job
 from llmcore.engine.signals import Signal
+from llmcore.engine.slots import SlotPool
 from llmcore.engine.step import Stepper
 from llmcore.engine.work import Work
 from llmcore.errors import DisposedError, QueueFullError
@@ -35,6 +36,8 @@ class BatchLoop:
 
         cache: The caches of the context.
 
+        slots: Its sequences.
+
         node: Of the context.
 
         native: The context.
@@ -45,6 +48,7 @@ class BatchLoop:
         params: ContextParams,
         info: ModelInfo,
         cache: Cache,
+        slots: SlotPool,
         node: Node,
         native: BackendContext,
     ) -> None:
@@ -52,7 +56,7 @@ class BatchLoop:
         self._can_abort = Capability.ABORT in info.capabilities
         self._node = node
         self._native = native
-        self._stepper = Stepper(params, info, cache, node, self._fail)
+        self._stepper = Stepper(params, info, cache, slots, node, self._fail)
         self._inbox = deque[Work]()
         self._works: list[Work] = []  # in the order of arrival
         self._signal = Signal()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from heapq import heappop, heappush
 
 from llmcore.engine.cache import Cache
 from llmcore.engine.job import claim_all
@@ -30,7 +31,7 @@ class SlotPool:
     def __init__(self, count: int, cache: Cache, node: Node) -> None:
         self._cache = cache
         self._node = node
-        self._free = deque(range(count))
+        self._free = list(range(count))
         self._taken: dict[int, Slot] = {}
         self._unclean: set[int] = set()
         self._waiters = deque[Signal]()
@@ -46,14 +47,19 @@ class SlotPool:
         return len(self._waiters)
 
     @property
+    def taken(self) -> list[Slot]:
+        """Those that are not free, in the order of their numbers."""
+        return sorted(self._taken.values(), key=lambda slot: slot.number)
+
+    @property
     def token_count(self) -> int:
         """Tokens in the cache, of all sequences."""
-        return sum(len(slot.tokens) for slot in list(self._taken.values()))
+        return sum(len(slot.tokens) for slot in self.taken)
 
     def take(self) -> Slot | None:
         """A clean slot, or None if all are taken."""
-        try:
-            number = self._free.popleft()
+        try:  # the lowest: engines like the numbers in a batch to be close together
+            number = heappop(self._free)
         except IndexError:
             return None
         if number in self._unclean:
@@ -62,7 +68,7 @@ class SlotPool:
                     native.clear(number)
                 self._unclean.discard(number)
             except BaseException:
-                self._free.append(number)
+                heappush(self._free, number)
                 raise
         slot = self._taken[number] = Slot(number)
         return slot
@@ -98,12 +104,12 @@ class SlotPool:
         finally:
             slot.tokens, slot.pending = [], ()
             self._taken.pop(slot.number, None)
-            self._free.append(slot.number)
+            heappush(self._free, slot.number)
             for signal in list(self._waiters)[:1]:  # the one that waited longest
                 signal.set()
 
     def clear_all(self, *, data: bool) -> None:
         """Empty every sequence; none of them may have a user."""
-        slots = list(self._taken.values())
+        slots = self.taken
         with claim_all(slots), self._node.use() as native:
             self._cache.clear_all(native, slots, data=data)

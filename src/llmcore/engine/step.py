@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from llmcore.engine.cache import Cache
 from llmcore.engine.job import Job
 from llmcore.engine.scheduling import Waiting, checked_shares, policy_for
+from llmcore.engine.slot import Slot
+from llmcore.engine.slots import SlotPool
 from llmcore.engine.work import Work
 from llmcore.errors import (
     BackendCrashedError,
@@ -39,6 +41,8 @@ class Stepper:
 
         cache: The caches of the context.
 
+        slots: Its sequences.
+
         node: Of the context.
 
         fail: Called with work and what it failed of.
@@ -49,6 +53,7 @@ class Stepper:
         params: ContextParams,
         info: ModelInfo,
         cache: Cache,
+        slots: SlotPool,
         node: Node,
         fail: Callable[[Work, BaseException], object],
     ) -> None:
@@ -60,6 +65,7 @@ class Stepper:
         self._micro_batch = min(params.micro_batch_size, params.batch_size)
         self._can_abort = Capability.ABORT in info.capabilities
         self._cache = cache
+        self._slots = slots
         self._node = node
         self._fail = fail
 
@@ -175,6 +181,7 @@ class Stepper:
         was only nearly meant, go on in the next step from where the engine stopped.
         """
         left = []
+        self._restore_others(native, [work for work, _ in plan])
         for work, _ in plan:
             try:
                 self._rewind(native, work)
@@ -191,6 +198,37 @@ class Stepper:
             return
         for work in left:
             self._step(native, [(work, _chunk(work, self._batch_size))])
+
+    def _restore_others(self, native: BackendContext, failed: list[Work]) -> None:
+        """An engine may lose sequences that had no part in what failed."""
+        busy = [work.job.slot for work in failed]
+        for slot in self._slots.taken:
+            lost = list(slot.tokens)
+            if slot in busy or not lost:
+                continue
+            if native.bounds(slot.number)[1] == len(lost) - 1:
+                continue
+            self._cache.clear(native, slot)
+            try:
+                self._evaluate_again(native, slot, lost)
+            except FATAL:
+                raise
+            except Exception:  # the next use of it finds what is left
+                continue
+
+    def _evaluate_again(
+        self, native: BackendContext, slot: Slot, tokens: list[int]
+    ) -> None:
+        for start in range(0, len(tokens), self._batch_size):
+            chunk = tokens[start : start + self._batch_size]
+            count = len(chunk)
+            positions = range(start, start + count)
+            slot.pending = chunk
+            native.decode(
+                Batch(chunk, positions, [slot.number] * count, [False] * count)
+            )
+            slot.tokens.extend(chunk)
+            slot.pending = ()
 
     def _rewind(self, native: BackendContext, work: Work) -> None:
         """Have the work go on from what the engine really holds."""

@@ -4,7 +4,7 @@ Whether a saved state belongs where it is to be loaded.
 
 from __future__ import annotations
 
-from llmcore.errors import StateError, StateMismatchError
+from llmcore.errors import ContextOverflowError, StateError, StateMismatchError
 from llmcore.state_file.values import SavedState, StateHeader
 
 _PAYLOAD_FIELDS = ("backend", "build", "cache_kind", "kv_type_k", "kv_type_v")
@@ -37,8 +37,9 @@ def check(saved: SavedState, here: StateHeader, *, needs_payload: bool) -> None:
             will be evaluated again, and only the model and the room matter.
 
     Raises:
-        StateMismatchError: Names the first field that differs; ``"context_size"``
-            only if there are more tokens than fit here.
+        StateMismatchError: Names the first field that differs.
+
+        ContextOverflowError: There are more tokens than fit here.
 
         StateError: A payload is needed and the state has none.
     """
@@ -50,7 +51,9 @@ def check(saved: SavedState, here: StateHeader, *, needs_payload: bool) -> None:
         if needs_payload or name not in _PAYLOAD_FIELDS:
             raise _mismatch(name, saved.header, here)
     if len(saved.tokens) > here.context_size:
-        raise _mismatch("context_size", saved.header, here)
+        raise ContextOverflowError(
+            len(saved.tokens), here.context_size, "the saved state"
+        )
 
 
 def _mismatch(name: str, saved: StateHeader, here: StateHeader) -> StateMismatchError:

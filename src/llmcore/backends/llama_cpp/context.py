@@ -312,6 +312,7 @@ class LlamaCppContext(BackendContext):
         handle = self._handle
         del self._handle, self._memory
         C.llama_free(handle)
+        native.return_memory()
 
 
 def _raise(code: int) -> NoReturn:

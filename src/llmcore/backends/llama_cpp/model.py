@@ -128,6 +128,7 @@ class LlamaCppModel(BackendModel):
         handle = self._handle
         del self._handle, self._vocab
         C.llama_model_free(handle)
+        native.return_memory()
 
 
 def _failure(params: ContextParams, reason: str) -> Exception:

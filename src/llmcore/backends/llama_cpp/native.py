@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import importlib
@@ -22,6 +23,17 @@ def process_function(name: str) -> Any:
     """A function of the C library that this process runs on."""
     libc = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
     return libc[name]
+
+
+def return_memory() -> None:
+    """
+    Have the C library give freed memory back to the system.
+
+    After the first large block was freed, glibc keeps later ones in its heap, where a
+    small block above them can hold them for ever.
+    """
+    with contextlib.suppress(AttributeError):  # other C libraries return it anyway
+        process_function("malloc_trim")(0)
 
 
 def _bind(library: Any, name: str, result: Any, *arguments: Any) -> Any:

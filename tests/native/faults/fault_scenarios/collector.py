@@ -112,6 +112,6 @@ def streams_that_are_dropped() -> None:
     for _ in range(1000):
         next(sequence.generate(tokens, temperature=1.0))
     assert answer(sequence) == alone
-    held = len(sequence._loop._samplers)
+    held = len(sequence._engine.samplers._alive)
     assert held <= 1, held
     print("1000 streams")
