@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from llmcore.chat_history import Message, Overflow, Role, SavedChat, Shortener
 from llmcore.engine.generation import GenerationRequest, GenerationResult
@@ -16,12 +15,13 @@ from llmcore.engine.reasoning import ReasoningMarks
 from llmcore.errors import ContextOverflowError
 from llmcore.events import CacheReport
 from llmcore.lifecycle import Resource
+from llmcore.on_disk import OnDisk, OnMismatch, Path
 from llmcore.sequence import Sequence as TokenSequence
 from llmcore.stream import Stream
 from llmcore.values import SamplingParams, merge_options
 
 
-class ChatSession(Resource):
+class ChatSession(Resource, OnDisk):
     """
     Lives until it or its sequence is disposed; does not own the sequence unless told.
 
@@ -174,7 +174,7 @@ class ChatSession(Resource):
 
     # -- on disk -----------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: Path) -> None:
         """Write the conversation to a file; as `Sequence.save`, with the history."""
         self._check()
         chat = {
@@ -185,12 +185,7 @@ class ChatSession(Resource):
         }
         self.sequence._save(path, chat)
 
-    def load(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        on_mismatch: Literal["error", "evaluate"] = "error",
-    ) -> None:
+    def load(self, path: Path, *, on_mismatch: OnMismatch = "error") -> None:
         """
         Go on with a saved conversation; arguments and errors as for `Sequence.load`.
 
@@ -205,23 +200,6 @@ class ChatSession(Resource):
         self._history = list(saved[0].history)
         same = saved[0].template == self._template_digest
         self._seen = _Seen(saved[0].parts, saved[0].seen) if same else _Seen((), ())
-
-    async def asave(self, path: str | os.PathLike[str]) -> None:
-        """`save` without blocking the event loop."""
-        from anyio import to_thread
-
-        await to_thread.run_sync(self.save, path)
-
-    async def aload(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        on_mismatch: Literal["error", "evaluate"] = "error",
-    ) -> None:
-        """`load` without blocking the event loop."""
-        from anyio import to_thread
-
-        await to_thread.run_sync(partial(self.load, path, on_mismatch=on_mismatch))
 
     @property
     def _template_digest(self) -> str:

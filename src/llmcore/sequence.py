@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llmcore.engine.generation import Generation, GenerationRequest
 from llmcore.engine.receipt import Receipt
@@ -21,6 +19,7 @@ from llmcore.errors import (
     NoResultError,
 )
 from llmcore.lifecycle import Resource
+from llmcore.on_disk import OnDisk, OnMismatch, Path
 from llmcore.stream import Stream
 from llmcore.values import Capability, SamplingParams, merge, merge_options
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from llmcore.state_file import SavedState
 
 
-class Sequence(Resource):
+class Sequence(Resource, OnDisk):
     """
     Lives until it or its context is disposed; its place can be taken again as soon as
     `dispose` returns.
@@ -154,7 +153,7 @@ class Sequence(Resource):
 
     # -- on disk -----------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: Path) -> None:
         """
         Write what this sequence holds to a file, whole or not at all.
 
@@ -168,26 +167,13 @@ class Sequence(Resource):
         """
         self._save(path)
 
-    async def asave(self, path: str | os.PathLike[str]) -> None:
-        """`save` without blocking the event loop."""
-        from anyio import to_thread
-
-        await to_thread.run_sync(self._save, path)
-
-    def _save(
-        self, path: str | os.PathLike[str], chat: Mapping[str, Any] | None = None
-    ) -> None:
+    def _save(self, path: Path, chat: Mapping[str, Any] | None = None) -> None:
         from llmcore.engine import saving
 
         with self._job() as job:
             saving.save(self._engine, job, path, self._backend, chat)
 
-    def load(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        on_mismatch: Literal["error", "evaluate"] = "error",
-    ) -> None:
+    def load(self, path: Path, *, on_mismatch: OnMismatch = "error") -> None:
         """
         Replace what this sequence holds by a saved one.
 
@@ -210,21 +196,10 @@ class Sequence(Resource):
         """
         self._load(path, on_mismatch, lambda saved: None)
 
-    async def aload(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        on_mismatch: Literal["error", "evaluate"] = "error",
-    ) -> None:
-        """`load` without blocking the event loop."""
-        from anyio import to_thread
-
-        await to_thread.run_sync(partial(self.load, path, on_mismatch=on_mismatch))
-
     def _load(
         self,
-        path: str | os.PathLike[str],
-        on_mismatch: Literal["error", "evaluate"],
+        path: Path,
+        on_mismatch: OnMismatch,
         believe: Callable[[SavedState], object],
     ) -> None:
         from llmcore.engine import saving

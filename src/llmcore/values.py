@@ -42,7 +42,7 @@ __all__ = [
     "merge_options",
 ]
 
-SPEC_VERSION = "1.0"
+SPEC_VERSION = "1.1"
 """Version of the specification in ``spec/`` that this core implements."""
 
 

@@ -4,18 +4,15 @@ A sequence to a file and back.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from llmcore.engine.engine import Engine
 from llmcore.engine.job import Job
 from llmcore.errors import StateMismatchError
+from llmcore.on_disk import OnMismatch, Path
 from llmcore.state_file import SavedState, StateHeader, check, read, write
 from llmcore.values import Capability
-
-Path = str | os.PathLike[str]
-OnMismatch = Literal["error", "evaluate"]
 
 
 def save(

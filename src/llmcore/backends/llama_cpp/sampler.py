@@ -1,24 +1,17 @@
-"""The engine's samplers, where they mean what `SamplingParams` means."""
+"""Greedy choice; all else core draws, see ``docs/decisions/0006-who-samples.md``."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING
 
-from llmcore.backends.llama_cpp.native import C
+from llmcore.errors import DecodeError
 from llmcore.spi import BackendSampler
 from llmcore.values import SamplingParams
 
-RANDOM_SEED = 0xFFFFFFFF
-"""To the engine this seed means: draw one."""
-
-LONGEST_PENALTY = 1 << 20
-"""The engine allocates this many at once, and the process dies if it cannot."""
-
-SMALLEST = 1e-20
-"""Logits divided by less leave the range of 32-bit floats, in which it computes."""
-
-LARGEST = 1e30
-"""A bias above this is infinite for it, and drawing among infinite logits fails."""
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class GreedySampler(BackendSampler):
@@ -31,86 +24,29 @@ class GreedySampler(BackendSampler):
         """There is nothing to free."""
 
 
-class ChainSampler(BackendSampler):
-    """A chain of native samplers; lives as long as a generation."""
-
-    def __init__(self, params: SamplingParams, seed: int, vocab_size: int) -> None:
-        self._counts = params.has_penalties
-        chain_params = C.llama_sampler_chain_default_params()
-        chain_params.no_perf = True
-        self.chain = C.llama_sampler_chain_init(chain_params)
-        for part in _parts(params, seed, vocab_size):
-            C.llama_sampler_chain_add(self.chain, part)  # the chain owns it now
-
-    def accept(self, token: int) -> None:
-        """Count a token, if anything in the chain counts."""
-        if self._counts:
-            C.llama_sampler_accept(self.chain, token)
-
-    def close(self) -> None:
-        """Free the chain and all that is in it."""
-        chain = self.chain
-        del self.chain
-        C.llama_sampler_free(chain)
+def create(params: SamplingParams) -> GreedySampler | None:
+    """A sampler if these parameters mean the largest logit as it is, else None."""
+    plain = params.temperature == 0 and not (params.lookback or params.logit_bias)
+    return GreedySampler() if plain else None
 
 
-def create(params: SamplingParams, seed: int, vocab_size: int) -> BackendSampler | None:
-    """The native sampler of exactly this meaning, or None if there is none."""
-    drawn = params.temperature > 0
-    if drawn and (seed == RANDOM_SEED or params.temperature < SMALLEST):
-        return None
-    if not (
-        params.is_basic and _can_bias(params, vocab_size) and _can_penalise(params)
-    ):
-        return None
-    if not (drawn or params.has_penalties or params.logit_bias):
-        return GreedySampler()
-    return ChainSampler(params, seed, vocab_size)
-
-
-def _can_bias(params: SamplingParams, vocab_size: int) -> bool:
+def best_token(logits: NDArray[np.float32]) -> int:
     """
-    Whether each bias works as it should.
+    The number of the largest logit, of equals the lowest; errors are those of core.
 
-    The engine ignores those outside the vocabulary, and draws a forbidden token when
-    all are forbidden.
+    Raises:
+        DecodeError: A logit is NaN, or all of them are ``-inf``.
     """
-    bias = params.logit_bias
-    return len(bias) < vocab_size and all(
-        token < vocab_size and (params.temperature == 0 or value <= LARGEST)
-        for token, value in bias.items()
-    )
-
-
-def _can_penalise(params: SamplingParams) -> bool:
-    return not params.has_penalties or (
-        params.penalty_last_n <= LONGEST_PENALTY and params.repeat_penalty >= SMALLEST
-    )
-
-
-def _parts(params: SamplingParams, seed: int, vocab_size: int) -> list[Any]:
-    parts = []
-    if params.logit_bias:
-        pairs = params.logit_bias.items()
-        biases = (C.llama_logit_bias * len(pairs))(*pairs)
-        parts.append(C.llama_sampler_init_logit_bias(vocab_size, len(pairs), biases))
-    if params.has_penalties:
-        parts.append(
-            C.llama_sampler_init_penalties(
-                vocab_size,
-                params.penalty_last_n,
-                params.repeat_penalty,
-                params.frequency_penalty,
-                params.presence_penalty,
-            )
+    best = int(logits.argmax())  # any NaN comes before all numbers
+    value = logits.item(best)
+    if value > -math.inf:
+        return best
+    if math.isnan(value):
+        raise DecodeError(
+            "the logits contain NaN: the model file is damaged or the engine "
+            "cannot compute it on this device; try another file or gpu_layers=0"
         )
-    if params.temperature == 0:
-        return [*parts, C.llama_sampler_init_greedy()]
-    if params.top_k:
-        parts.append(C.llama_sampler_init_top_k(params.top_k))
-    if params.top_p < 1:
-        parts.append(C.llama_sampler_init_top_p(params.top_p, 1))
-    if params.min_p:
-        parts.append(C.llama_sampler_init_min_p(params.min_p, 1))
-    parts.append(C.llama_sampler_init_temp(params.temperature))
-    return [*parts, C.llama_sampler_init_dist(seed)]
+    raise DecodeError(
+        "no token can be sampled because every logit is -inf: let logit_bias, "
+        "min_tokens or the logits processors allow at least one token"
+    )
