@@ -167,23 +167,23 @@ def start_all(read: Callable[[int], None], count: int) -> None:
 
 
 def compare(
-    raw: Raw, prompts: list[list[int]], idle: int, args: argparse.Namespace
+    raw: Raw, prompts: list[list[int]], idle: int, tokens: int, count: int
 ) -> None:
     """Print each way against the loop that hands nothing over."""
     threads: dict[str, int] = {}
 
     def rate(way: Callable[[Steps], None]) -> Callable[[], float]:
         def run() -> float:
-            steps = Steps(raw, prompts, args.tokens)
+            steps = Steps(raw, prompts, tokens)
             seconds, _ = timed(lambda: way(steps))
             threads[way.__name__] = steps.threads - idle
-            return len(prompts) * args.tokens / seconds
+            return len(prompts) * tokens / seconds
 
         return run
 
     rows = []
     for way in (readers_drive, readers_drive_in_turn, decode_thread):
-        found = pairs(rate(way), rate(nobody_reads), args.pairs)
+        found = pairs(rate(way), rate(nobody_reads), count)
         rows.append(
             (
                 f"{len(prompts)} x {way.__name__.replace('_', ' ')}",
@@ -284,7 +284,13 @@ def main() -> None:
         size = {"n_ctx": 256 * count, "n_seq_max": count}
         raw = Raw(args.model, {}, CONTEXT | threads | size)
         # Any tokens do: speed does not depend on them.
-        compare(raw, [[100 + i, 200, 300, 400] for i in range(count)], idle, args)
+        compare(
+            raw,
+            [[100 + i, 200, 300, 400] for i in range(count)],
+            idle,
+            args.tokens,
+            args.pairs,
+        )
 
 
 if __name__ == "__main__":

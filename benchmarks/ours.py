@@ -107,12 +107,13 @@ class Jobs:
     def copied(
         self, prompt: list[int], count: int, predict: bool = False
     ) -> dict[str, object]:
-        """One stream, with or without guesses from its own prompt."""
+        """One stream after an evaluated prompt, with or without guesses from it."""
         options: dict[str, Any] = {"max_tokens": count, "ignore_eos": True}
         if predict:
             prediction = importlib.import_module("llmcore.prediction")
             options["predictor"] = prediction.PromptLookup()
         sequence = self._empty()
+        sequence.evaluate(prompt)
         seconds, answer = timed(lambda: sequence.generate(prompt, **options).result)
         return generated(seconds, [answer.text], [len(answer.tokens)])
 

@@ -126,7 +126,7 @@ class Streams:
         """A copy-heavy task, with guesses from the prompt and without."""
         self.both.open(1, context_size=1024)
         (tokens,) = self.both.ours("tokenize", texts=[COPIED * 3])
-        job = {"do": "copied", "prompt": tokens, "count": self.args.tokens}
+        job = {"do": "copied", "prompt": tokens, "count": 2 * self.args.tokens}
         guessing = Generating(self.both.ours, {**job, "predict": True})
         plain = Generating(self.both.ours, job)
         try:

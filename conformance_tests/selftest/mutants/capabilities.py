@@ -10,7 +10,7 @@ from attrs import evolve
 
 from llmcore import Backend, Context, Model, Sequence
 from llmcore.backends.null.context import NullContext
-from llmcore.engine.loop import StepLoop
+from llmcore.engine.cache import Cache
 from llmcore.errors import StateError
 from llmcore.testing import NullBackend
 from llmcore.values import Capability
@@ -53,43 +53,43 @@ def invents_logits(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="cap.not-called")
 def removes_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Core tries to remove a part from any cache."""
-    cut = StepLoop._cut
+    cut = Cache.cut
 
     def eager(self, native, slot, length):
-        if 0 < length < len(slot.tokens) and not self._can_remove:
+        if 0 < length < len(slot.tokens) and not self.can_remove:
             native.bounds(slot.number)
             native.remove(slot.number, len(slot.tokens))
         return cut(self, native, slot, length)
 
-    monkeypatch.setattr(StepLoop, "_cut", eager)
+    monkeypatch.setattr(Cache, "cut", eager)
 
 
 @mutant(kills="cap.emulated")
 def forks_in_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fork without `copy` has the tokens on its list, but not in its cache."""
-    copy = StepLoop.copy
+    copy = Cache.copy
 
-    def pretend(self, job, target):
-        if Capability.COPY not in self.capabilities:
-            target.tokens = list(job.slot.tokens)
+    def pretend(self, native, source, target):
+        if not self._can_copy:
+            target.tokens = list(source.tokens)
             return True
-        return copy(self, job, target)
+        return copy(self, native, source, target)
 
-    monkeypatch.setattr(StepLoop, "copy", pretend)
+    monkeypatch.setattr(Cache, "copy", pretend)
 
 
 @mutant(kills="cap.emulated")
 def truncates_in_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without `partial-remove` only the list is cut."""
-    cut = StepLoop._cut
+    cut = Cache.cut
 
     def pretend(self, native, slot, length):
-        if not self._can_remove and length:
+        if not self.can_remove and length:
             del slot.tokens[length:]
             return length
         return cut(self, native, slot, length)
 
-    monkeypatch.setattr(StepLoop, "_cut", pretend)
+    monkeypatch.setattr(Cache, "cut", pretend)
 
 
 @mutant(kills="cap.logits")

@@ -11,8 +11,9 @@ import llmcore.model
 from llmcore import Model, Sequence
 from llmcore.backends.null.context import NullContext
 from llmcore.backends.null.model import NullModel
-from llmcore.engine import loop
-from llmcore.engine.loop import StepLoop
+from llmcore.engine import slots
+from llmcore.engine.cache import Cache
+from llmcore.engine.slots import SlotPool
 from llmcore.values import merge
 from mutants import mutant
 
@@ -46,18 +47,18 @@ def takes_any_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="context.overflow")
 def cuts_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt that is too long loses its beginning."""
-    stream = Sequence._stream
+    generate = Sequence.generate
 
-    def cut(self, prompt, *args, **options):
-        return stream(self, prompt[-self.size :], *args, **options)
+    def cut(self, tokens, *args, **options):
+        return generate(self, list(tokens)[-self.size :], *args, **options)
 
-    monkeypatch.setattr(Sequence, "_stream", cut)
+    monkeypatch.setattr(Sequence, "generate", cut)
 
 
 @mutant(kills="context.overflow")
 def does_not_count_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether an input fits is left to the engine."""
-    monkeypatch.setattr(StepLoop, "check_room", lambda *_: None)
+    monkeypatch.setattr(Cache, "check_room", lambda *_: None)
 
 
 @mutant(kills="context.failed-creation")
@@ -101,9 +102,9 @@ def counts_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the last sequence that was taken is counted."""
 
     def count(self):
-        return sum(len(slot.tokens) for slot in list(self._taken.values())[-1:]) + 1
+        return sum(len(slot.tokens) for slot in self.taken[-1:]) + 1
 
-    monkeypatch.setattr(StepLoop, "token_count", property(count))
+    monkeypatch.setattr(SlotPool, "token_count", property(count))
 
 
 @mutant(kills="context.clear")
@@ -111,13 +112,13 @@ def clears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """clear() looks whether the sequences are free, and leaves it at that."""
 
     def check(self, *, data):
-        with loop.claim_all(list(self._taken.values())):
+        with slots.claim_all(self.taken):
             pass
 
-    monkeypatch.setattr(StepLoop, "clear_all", check)
+    monkeypatch.setattr(SlotPool, "clear_all", check)
 
 
 @mutant(kills="context.clear-busy")
 def clears_under_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """clear() does not look whether a sequence has a user."""
-    monkeypatch.setattr(loop, "claim_all", lambda slots: nullcontext())
+    monkeypatch.setattr(slots, "claim_all", lambda taken: nullcontext())

@@ -7,8 +7,9 @@ import pytest
 import llmcore.context
 import llmcore.seam
 from llmcore import Sequence
+from llmcore.engine.engine import Engine
 from llmcore.engine.job import Job
-from llmcore.engine.loop import StepLoop
+from llmcore.engine.loop import BatchLoop
 from llmcore.errors import (
     BackendError,
     InsufficientMemoryError,
@@ -36,15 +37,14 @@ def drops_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="error.own-kept")
 def wraps_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lack of memory during an evaluation is reported as an error of the engine."""
-    decode = StepLoop._decode
+    seen = BatchLoop._as_seen_by
 
-    def wrap(self, *args):
-        try:
-            decode(self, *args)
-        except InsufficientMemoryError as error:
-            raise BackendError("the engine failed") from error
+    def wrap(self, job, error):
+        if isinstance(error, InsufficientMemoryError):
+            return BackendError("the engine failed")
+        return seen(self, job, error)
 
-    monkeypatch.setattr(StepLoop, "_decode", wrap)
+    monkeypatch.setattr(BatchLoop, "_as_seen_by", wrap)
 
 
 @mutant(kills="error.crashed")
@@ -60,7 +60,7 @@ def keeps_what_it_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def sticky(self, tokens):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(StepLoop, "truncate", lambda *args: 0)
+            patch.setattr(Engine, "truncate", lambda *args: 0)
             evaluate(self, tokens)
 
     monkeypatch.setattr(Sequence, "evaluate", sticky)
@@ -93,10 +93,11 @@ def says_only_that_it_was_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="error.typed")
 def asserts_what_users_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty prompt trips over an assertion inside."""
-    stream = Sequence._stream
+    generate = Sequence.generate
 
-    def careless(self, prompt, *args, **options):
-        assert prompt, "no tokens"
-        return stream(self, prompt, *args, **options)
+    def careless(self, tokens, *args, **options):
+        tokens = list(tokens)
+        assert tokens, "no tokens"
+        return generate(self, tokens, *args, **options)
 
-    monkeypatch.setattr(Sequence, "_stream", careless)
+    monkeypatch.setattr(Sequence, "generate", careless)

@@ -6,16 +6,16 @@ import threading
 from collections import Counter
 
 import pytest
+from attrs import evolve
 
 import llmcore.sequence
 from llmcore import ChatSession, Model, Sequence, Stream
 from llmcore.backends.null.context import NullContext
 from llmcore.chat import Message
-from llmcore.engine.generation import Generation, GenerationRequest
+from llmcore.engine.generation import Generation
 from llmcore.engine.sampling import Sampler
 from llmcore.engine.text import TextAssembler
 from llmcore.errors import ContextOverflowError, DecodeError, OperationCancelledError
-from llmcore.values import evolve
 from mutants import mutant
 
 
@@ -23,21 +23,27 @@ from mutants import mutant
 def always_gives_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is looked at for the first time after the second token."""
 
-    def request(*, max_tokens, **options):
-        late = max_tokens and max(max_tokens, 2)
-        return GenerationRequest(max_tokens=late, **options)
+    split = llmcore.sequence.merge_options
 
-    monkeypatch.setattr(llmcore.sequence, "GenerationRequest", request)
+    def late(params, options):
+        sampling, more = split(params, options)
+        limit = more.max_tokens
+        return sampling, evolve(more, max_tokens=limit and max(limit, 2))
+
+    monkeypatch.setattr(llmcore.sequence, "merge_options", late)
 
 
 @mutant(kills="gen.end-token")
 def knows_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """End tokens are tokens like all others."""
 
-    def generation(*, end_tokens, **options):
-        return Generation(end_tokens=frozenset(), **options)
+    create = Generation.__init__
 
-    monkeypatch.setattr(llmcore.sequence, "Generation", generation)
+    def init(self, *args):
+        create(self, *args)
+        self._ends = frozenset()
+
+    monkeypatch.setattr(Generation, "__init__", init)
 
 
 @mutant(kills="gen.stop-string")
@@ -62,7 +68,8 @@ def fails_when_full(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def strict(self, reason):
         if reason == "context_full":
-            raise ContextOverflowError(self.loop.size + 1, self.loop.size)
+            size = self.engine.cache.size
+            raise ContextOverflowError(size + 1, size)
         return finish(self, reason)
 
     monkeypatch.setattr(Generation, "_finish", strict)
@@ -96,7 +103,7 @@ def keeps_dropped_streams(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="gen.cancel")
 def cancels_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled answer looks like one that ended."""
-    following = Stream._next
+    following = Stream._ready
 
     def quiet(self):
         try:
@@ -104,13 +111,13 @@ def cancels_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
         except OperationCancelledError:
             return None
 
-    monkeypatch.setattr(Stream, "_next", quiet)
+    monkeypatch.setattr(Stream, "_ready", quiet)
 
 
 @mutant(kills="gen.stop")
 def stops_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping is cancelling."""
-    monkeypatch.setattr(Stream, "stop", lambda self: self._generation.job.cancel())
+    monkeypatch.setattr(Stream, "stop", lambda self: self._generation.cancel())
 
 
 @mutant(kills="gen.finished")
@@ -170,11 +177,13 @@ def uses_a_seed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second generation of a sequence draws from where the first one was."""
     stream, used = Sequence._stream, Counter()
 
-    def go_on(self, prompt, params, **options):
-        if params.seed is not None:
-            params = evolve(params, seed=params.seed + used[id(self)])
+    def go_on(self, request, *args):
+        seed = request.sampling.seed
+        if seed is not None:
+            sampling = evolve(request.sampling, seed=seed + used[id(self)])
+            request = evolve(request, sampling=sampling)
             used[id(self)] += 1
-        return stream(self, prompt, params, **options)
+        return stream(self, request, *args)
 
     monkeypatch.setattr(Sequence, "_stream", go_on)
 

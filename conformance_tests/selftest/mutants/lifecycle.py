@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from llmcore import LLM, Resource, Scope, Sequence, Stream
-from llmcore.engine.loop import StepLoop
+from llmcore.engine.samplers import NativeSamplers
+from llmcore.engine.slots import SlotPool
 from llmcore.errors import DisposedError, DisposeTimeoutError
 from llmcore.lifecycle import resource, teardown, tree
 from llmcore.lifecycle.node import Node
@@ -36,7 +37,7 @@ def frees_twice(patch: Patch) -> None:
 @mutant(kills="dispose.freed-on-return")
 def forgets_samplers(patch: Patch) -> None:
     """A context goes without the samplers that hang on it."""
-    patch.setattr(StepLoop, "close", lambda self, native: native.close())
+    patch.setattr(NativeSamplers, "close", lambda self: None)
 
 
 @mutant(kills="dispose.children-first")
@@ -174,7 +175,7 @@ def wait_means_cancel(patch: Patch) -> None:
 @mutant(kills="dispose.ends-iteration")
 def streams_end_normally(patch: Patch) -> None:
     """A stream whose sequence went looks as if it had come to its end."""
-    right = Stream._next
+    right = Stream._ready
 
     def step(self):
         try:
@@ -182,7 +183,7 @@ def streams_end_normally(patch: Patch) -> None:
         except DisposedError:
             return None
 
-    patch.setattr(Stream, "_next", step)
+    patch.setattr(Stream, "_ready", step)
 
 
 @mutant(kills="dispose.in-callback")
@@ -302,15 +303,15 @@ def leases_stop_the_owner(patch: Patch) -> None:
 )
 def a_slot_in_use_is_lost(patch: Patch) -> None:
     """The place of a sequence that goes during a stream is not given back."""
-    right = StepLoop.give_back
+    right = SlotPool.give_back
 
     def give_back(self, slot):
         used = slot.user is not None
         right(self, slot)
         if used:
-            self._free.pop()
+            self._free.remove(slot.number)
 
-    patch.setattr(StepLoop, "give_back", give_back)
+    patch.setattr(SlotPool, "give_back", give_back)
 
 
 @mutant(kills="dispose.facade-close")

@@ -32,6 +32,7 @@ ARGUMENTS: dict[str, Any] = {
     "parts": ("a",),
     "path": "state.bin",
     "prompt": "a",
+    "receipt": None,
     "resource": None,
     "text": "a",
     "token": 0,

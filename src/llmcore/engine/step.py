@@ -235,10 +235,8 @@ class Stepper:
         slot = work.job.slot
         goal = [*slot.tokens, *slot.pending][: work.start] + list(work.tokens)
         self._cache.settle(native, slot)
-        if (
-            len(slot.tokens) > len(goal) - work.rows
-        ):  # evaluated, but the output is lost
-            self._cache.cut(native, slot, len(goal) - max(work.rows, 1))
+        # At least the last token goes in again: its output, if there was one, is lost.
+        self._cache.cut(native, slot, len(goal) - max(work.rows, 1))
         if len(slot.tokens) < work.start:  # more is lost than it had asked for
             work.start = len(slot.tokens)
             work.tokens = goal[work.start :]

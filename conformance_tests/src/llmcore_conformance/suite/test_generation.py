@@ -15,17 +15,21 @@ from llmcore_conformance.ledger import SeamLedger
 from llmcore_conformance.probes import FreshAnswers, answer, endless
 
 
+LONG = 64
+"""Tokens of an answer that nobody reads to its end."""
+
+
 def start(sequence: Sequence, prompt: list[int]) -> Stream:
-    """A stream of 8 tokens, of which the first piece was read."""
+    """A stream that the engine cannot have ended, of which the first event was read."""
     params = endless(sequence.context.model)
-    stream = sequence.generate(prompt, params, max_tokens=8)
+    stream = sequence.generate(prompt, params, max_tokens=LONG)
     next(stream)
     return stream
 
 
 def texts(stream: Stream) -> list[str]:
     """The pieces of a stream."""
-    return [delta.text for delta in stream]
+    return [event.text for event in stream if event.text]
 
 
 # -- what ends an answer ---------------------------------------------------------------
@@ -304,6 +308,6 @@ def test_a_stream_can_be_read_asynchronously(
 
     async def read() -> list[str]:
         async with sequence.generate(prompt_tokens, params, max_tokens=8) as stream:
-            return [delta.text async for delta in stream]
+            return [event.text async for event in stream if event.text]
 
     assert anyio.run(read, backend=loop) == expected
