@@ -22,6 +22,7 @@ _HOMES = {
     "ContextParams": "values",
     "Device": "values",
     "GenerationConfig": "llm",
+    "GenerationParams": "values",
     "GenerationResult": "engine.generation",
     "LLM": "llm",
     "Llama": "llama",
@@ -29,17 +30,21 @@ _HOMES = {
     "Model": "model",
     "ModelInfo": "values",
     "ModelParams": "values",
+    "Receipt": "engine.receipt",
     "Resource": "lifecycle",
     "SamplingParams": "values",
     "Scope": "lifecycle",
     "Sequence": "sequence",
+    "Shift": "values",
     "Stream": "stream",
     "TextDelta": "events",
     "default_llama": "llama",
     "errors": "",
+    "events": "",
     "format_tree": "lifecycle",
     "get_llama": "llama",
     "hookimpl": "hookspecs",
+    "prediction": "",
     "resources": "lifecycle",
 }
 
@@ -63,10 +68,13 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from llmcore import errors as errors
+    from llmcore import events as events
+    from llmcore import prediction as prediction
     from llmcore.chat import ChatSession as ChatSession
     from llmcore.chat_history import Message as Message
     from llmcore.context import Context as Context
     from llmcore.engine.generation import GenerationResult as GenerationResult
+    from llmcore.engine.receipt import Receipt as Receipt
     from llmcore.events import CacheReport as CacheReport
     from llmcore.events import TextDelta as TextDelta
     from llmcore.hookspecs import hookimpl as hookimpl
@@ -87,6 +95,8 @@ if TYPE_CHECKING:
     from llmcore.values import Capability as Capability
     from llmcore.values import ContextParams as ContextParams
     from llmcore.values import Device as Device
+    from llmcore.values import GenerationParams as GenerationParams
     from llmcore.values import ModelInfo as ModelInfo
     from llmcore.values import ModelParams as ModelParams
     from llmcore.values import SamplingParams as SamplingParams
+    from llmcore.values import Shift as Shift
