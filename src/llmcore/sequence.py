@@ -17,6 +17,7 @@ from llmcore.errors import (
     ContextOverflowError,
     LlmcoreError,
     NoResultError,
+    SequenceBusyError,
 )
 from llmcore.lifecycle import Resource
 from llmcore.on_disk import OnDisk, OnMismatch, Path
@@ -135,21 +136,20 @@ class Sequence(Resource, OnDisk):
             SequenceBusyError: At the end, if a stream from inside still runs.
         """
         self._check()
-        tokens, sampler = self.tokens, self._sampler
+        tokens, logits, sampler = self.tokens, self._slot.logits, self._sampler
         saved = None if sampler is None else (sampler[0], sampler[1].fork())
         try:
             yield self
         except BaseException:
-            # What stands in the way of going back (disposed, engine dead) is not what
-            # the caller must hear of.
-            with suppress(LlmcoreError):
-                self._restore(tokens)
-                self._sampler = saved
+            try:
+                kept = self.truncate(common_prefix(self._slot.tokens, tokens))
+                self.evaluate(tokens[kept:])
+                self._slot.logits, self._sampler = logits, saved
+            except SequenceBusyError:
+                raise
+            except LlmcoreError:  # disposed, or the engine is dead: not the news here
+                pass
             raise
-
-    def _restore(self, tokens: list[int]) -> None:
-        kept = self.truncate(common_prefix(self._slot.tokens, tokens))
-        self.evaluate(tokens[kept:])
 
     # -- on disk -----------------------------------------------------------------------
 

@@ -163,10 +163,14 @@ class Stream:
 
     def close(self) -> None:
         """Drop the rest and free the sequence; returns when the running step ended."""
-        if not self._over:
-            self._generation.cancel()
-            self._generation.wait_until_let_go()
+        if self._over:
+            return
+        self._generation.cancel()
+        self._generation.wait_until_let_go()
+        self._generation.close()
+        if self._turn.acquire(blocking=False):  # else the one who reads gets the error
             self._end()
+            self._turn.release()
 
     @property
     def started(self) -> bool:

@@ -164,8 +164,8 @@ class Generation(Work):
 
     def wait_until_let_go(self) -> None:
         """Wait until the engine is through with it."""
-        while not (self.mailbox.closed or self.engine.loop.inside):
-            self.mailbox.ready.wait(MOMENT)
+        while not (self.engine.loop.inside or self.mailbox.wait_closed(MOMENT)):
+            pass
 
     def close(self) -> None:
         """Give the sequence back; twice is fine, also in the collector."""
@@ -178,13 +178,19 @@ class Generation(Work):
         """Whether the reader is behind."""
         return self.mailbox.full and not self.stopping
 
+    @property
+    def thoughtful(self) -> bool:
+        """Whether it can guess: there is a last token, and nothing is repeated."""
+        guesses = self.request.options.predictor is not None
+        return guesses and self.running and self.rows == len(self.tokens) == 1
+
+    def tell(self) -> None:
+        """Wake the reader."""
+        self.mailbox.tell()
+
     def think(self) -> None:
-        """Guess what comes next, if somebody can."""
+        """Guess what comes next."""
         predictor = self.request.options.predictor
-        if predictor is None or not self.running or self.rows != 1:
-            return
-        if len(self.tokens) != 1:  # something is evaluated again
-            return
         if self._told_predictor == 0:
             predictor.start([*self._prompt, *self.drawn])
         else:

@@ -56,7 +56,9 @@ class BatchLoop:
         self._can_abort = Capability.ABORT in info.capabilities
         self._node = node
         self._native = native
-        self._stepper = Stepper(params, info, cache, slots, node, self._fail)
+        self._stepper = Stepper(
+            params, info, cache, slots, node, self._fail, self._tell_readers
+        )
         self._inbox = deque[Work]()
         self._works: list[Work] = []  # in the order of arrival
         self._signal = Signal()
@@ -133,6 +135,7 @@ class BatchLoop:
         try:
             while not self._closing:
                 if not self._step():
+                    self._tell_readers()
                     self._signal.wait(self._patience())
         finally:
             self._closed = True
@@ -144,11 +147,7 @@ class BatchLoop:
         ready = self._gather()
         if not ready:
             return False
-        for work in ready:
-            try:
-                call(work.think)
-            except CallersError as error:
-                self._fail(work, error)
+        self._think([work for work in ready if work.thoughtful])
         try:
             with self._node.use(ready[0].job) as native:
                 self._stepper.serve(native, [w for w in ready if not w.over])
@@ -156,6 +155,19 @@ class BatchLoop:
             for work in list(self._works):
                 self._fail(work, error)
         return True
+
+    def _think(self, works: list[Work]) -> None:
+        if works:
+            self._tell_readers()  # it may take its time
+        for work in works:
+            try:
+                call(work.think)
+            except CallersError as error:
+                self._fail(work, error)
+
+    def _tell_readers(self) -> None:
+        for work in self._works:
+            work.tell()
 
     def _gather(self) -> list[Work]:
         """Those who can go on; the others wait, or are sent away."""

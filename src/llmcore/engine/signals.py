@@ -51,13 +51,8 @@ class Mailbox(Generic[T]):
     """
 
     __slots__ = (
-        "_events",
-        "_found_full",
-        "_room",
-        "_size",
-        "closed",
-        "notify",
-        "ready",
+        *("_events", "_found_full", "_room", "_size", "_untold"),
+        *("closed", "left", "notify", "ready"),
     )
 
     def __init__(self, size: int, room: Callable[[], object]) -> None:
@@ -65,8 +60,10 @@ class Mailbox(Generic[T]):
         self._size = size
         self._room = room
         self._found_full = False
+        self._untold = False
         self.closed = False
         self.ready = Signal()
+        self.left = Signal()
         self.notify: Callable[[], object] | None = None
         """Also called when something came: how a task, not a thread, is woken."""
 
@@ -81,14 +78,32 @@ class Mailbox(Generic[T]):
         return len(self._events) >= self._size
 
     def put(self, event: T) -> None:
-        """Add an event; also if it is full."""
+        """Add an event, also if it is full; the reader is not woken before `tell`."""
         self._events.append(event)
-        self.wake()
+        self._untold = True
+
+    def tell(self) -> None:
+        """
+        Wake the reader if there is something new.
+
+        To be called right before the engine leaves Python: a reader that wakes earlier
+        only fights with the engine's thread for the interpreter.
+        """
+        if self._untold:
+            self._untold = False
+            self.wake()
 
     def close(self) -> None:
-        """No more events will come."""
+        """No more events will come: the engine has left the stream alone."""
         self.closed = True
+        self.left.set()
         self.wake()
+
+    def wait_closed(self, timeout: float) -> bool:
+        """Wait until no more events will come; any thread but the engine's."""
+        if self.left.wait(timeout):
+            self.left.set()  # for the next one
+        return self.closed
 
     def wake(self) -> None:
         """Have the reader look again. Any thread, any moment."""

@@ -46,6 +46,8 @@ class Stepper:
         node: Of the context.
 
         fail: Called with work and what it failed of.
+
+        leave: Called right before the engine leaves Python for a while.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Stepper:
         slots: SlotPool,
         node: Node,
         fail: Callable[[Work, BaseException], object],
+        leave: Callable[[], object],
     ) -> None:
         self.current: Sequence[Job] = ()
         """Whose tokens the engine evaluates right now; any thread may look."""
@@ -68,6 +71,7 @@ class Stepper:
         self._slots = slots
         self._node = node
         self._fail = fail
+        self._leave = leave
 
     def serve(self, native: BackendContext, works: Sequence[Work]) -> None:
         """One step for those of them who can go on; inside the context's lease."""
@@ -124,6 +128,7 @@ class Stepper:
             for work, chunk in plan:
                 slot = work.job.slot
                 slot.pending, slot.logits = chunk, None
+            self._leave()
             native.decode(batch)
         except FATAL:
             raise

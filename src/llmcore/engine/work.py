@@ -57,6 +57,15 @@ class Work(abc.ABC):
         self.tokens = self.tokens[:count]
         self.rows = count
 
+    @property
+    def thoughtful(self) -> bool:
+        """Whether `think` does anything."""
+        return False
+
+    def tell(self) -> None:
+        """Let the reader know what is new; the engine is about to leave Python."""
+        return
+
     def think(self) -> None:
         """Do what needs no native context, before the step; may take its time."""
         return

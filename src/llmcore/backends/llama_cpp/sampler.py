@@ -1,4 +1,4 @@
-"""Greedy choice; all else core draws, see ``docs/decisions/0006-who-samples.md``."""
+"""Greedy choice; all else core draws, which is as fast and can be repeated."""
 
 from __future__ import annotations
 
