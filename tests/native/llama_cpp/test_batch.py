@@ -81,11 +81,9 @@ class TestOrder:
         for row, tokens in ((3, [270]), (4, [280, 281]), (5, [7, 290, 291])):
             expected = run(model, **EXACT).feed(tokens)
             close(one.context.logits(row), expected)
-            for params in (SamplingParams(), SamplingParams(logit_bias={5: -1.0})):
-                sampler = one.context.create_sampler(params, 1)
-                assert sampler is not None
-                assert one.context.sample(row, sampler) == expected.argmax()
-                sampler.close()
+            sampler = one.context.create_sampler(SamplingParams(), 1)
+            assert sampler is not None
+            assert one.context.sample(row, sampler) == expected.argmax()
 
     def test_next_batch(self, llama: LlamaCppModel, run: MakeRun) -> None:
         """The order of one batch means nothing to the next."""

@@ -1,134 +1,203 @@
-"""Native samplers mean what `SamplingParams` says."""
+"""The engine chooses greedily as core does, and core draws from what it computes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+import llmcore
 from llmcore.backends.llama_cpp.model import LlamaCppModel
 from llmcore.engine.sampling import Sampler
 from llmcore.errors import DecodeError
 from llmcore.values import SamplingParams
 
 if TYPE_CHECKING:
-    from conftest import Logits, MakeRun, Run
+    from conftest import MakeRun, Run
 
 TEXT = list(range(262, 302))
 ROW = len(TEXT) - 1
 
 
-@pytest.fixture(name="ready")
-def _ready(llama: LlamaCppModel, run: MakeRun) -> Run:
-    context = run(llama)
+@pytest.fixture(name="ready", params=["llama", "smol"])
+def _ready(request: pytest.FixtureRequest, run: MakeRun) -> Run:
+    context = run(request.getfixturevalue(request.param))
     context.feed(TEXT)
     return context
 
 
-def draw(run: Run, seed: int = 1, times: int = 1, **params: object) -> list[int]:
-    """Draw some tokens from the same logits."""
-    sampler = run.context.create_sampler(SamplingParams(**params), seed)  # type: ignore[arg-type]
+def greedy(run: Run, row: int = ROW) -> int:
+    """What the engine's side chooses."""
+    sampler = run.context.create_sampler(SamplingParams(), 1)
     assert sampler is not None
-    tokens = [run.context.sample(ROW, sampler) for _ in range(times)]
-    sampler.close()
-    return tokens
+    try:
+        return run.context.sample(row, sampler)
+    finally:
+        sampler.close()
 
 
-def test_greedy(ready: Run) -> None:
-    """Greedy takes the greatest logit."""
-    assert [int(ready.context.logits(ROW).argmax())] == draw(ready)
+class TestGreedy:
+    def test_like_core(self, ready: Run) -> None:
+        """Token after token it is the one that core takes."""
+        for place in range(len(TEXT), len(TEXT) + 20):
+            token = Sampler(SamplingParams()).sample(ready.feed([place], at=place))
+            assert token == greedy(ready, 0)
+
+    def test_equals(self, ready: Run) -> None:
+        """Of equal logits the lowest number wins, as in core."""
+        logits = ready.context.logits(ROW)
+        logits[[100, 50, 300]] = logits.max() + 1
+
+        assert greedy(ready) == Sampler(SamplingParams()).sample(logits) == 50
+
+    @pytest.mark.parametrize("token", [0, 77, -1])
+    def test_one_nan(self, ready: Run, token: int) -> None:
+        """A single NaN is the error that core raises, in its words."""
+        ready.context.logits(ROW)[token] = np.nan
+
+        self._fails_like_core(ready, "NaN")
+
+    def test_nothing_left(self, ready: Run) -> None:
+        """Nothing but minus infinity is the error that core raises, in its words."""
+        ready.context.logits(ROW)[:] = -np.inf
+
+        self._fails_like_core(ready, "every logit is -inf")
+
+    def _fails_like_core(self, ready: Run, words: str) -> None:
+        with pytest.raises(DecodeError, match=words) as ours:
+            greedy(ready)
+        with pytest.raises(DecodeError) as cores:
+            Sampler(SamplingParams()).sample(ready.context.logits(ROW))
+
+        assert str(cores.value) == str(ours.value)
+
+    def test_infinite(self, ready: Run) -> None:
+        """An infinite logit wins, even with all others forbidden."""
+        logits = ready.context.logits(ROW)
+        logits[:] = -np.inf
+        logits[[9, 7]] = np.inf
+
+        assert greedy(ready) == 7
+
+    def test_row_without_logits(self, ready: Run) -> None:
+        """Sampling a row without output is an error, not the end of the process."""
+        with pytest.raises(DecodeError, match="row 0"):
+            greedy(ready, 0)
 
 
-def test_bias(ready: Run) -> None:
-    """A bias is added to the logits; minus infinity forbids."""
-    best, second = np.argsort(ready.context.logits(ROW))[::-1][:2]
+class TestWhoSamples:
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"seed": 3},
+            {"top_k": 1, "top_p": 0.5, "min_p": 0.5},
+            {"typical_p": 0.5, "xtc_probability": 1.0, "mirostat_tau": 5.0},
+            {"presence_penalty": 1.0, "penalty_last_n": 0},
+            {"dry_multiplier": 1.0, "dry_penalty_last_n": 0},
+        ],
+    )
+    def test_engine(
+        self, llama: LlamaCppModel, run: MakeRun, params: dict[str, Any]
+    ) -> None:
+        """What changes nothing about the greedy choice leaves it to the engine."""
+        context = run(llama).context
 
-    assert [second] == draw(ready, logit_bias={int(best): -np.inf})
-    assert draw(ready, logit_bias={5: 1000.0}) == [5]
+        assert context.create_sampler(SamplingParams(**params), 1) is not None
 
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"temperature": 1.0},
+            {"temperature": 1e-30},
+            {"temperature": 1.0, "top_k": 1},
+            {"repeat_penalty": 1.1},
+            {"frequency_penalty": 0.1},
+            {"presence_penalty": -0.1},
+            {"dry_multiplier": 0.8},
+            {"logit_bias": {5: 1.0}},
+        ],
+    )
+    def test_core(
+        self, llama: LlamaCppModel, run: MakeRun, params: dict[str, Any]
+    ) -> None:
+        """All else is left to core."""
+        context = run(llama).context
 
-def test_presence_penalty(ready: Run) -> None:
-    """A token that was drawn counts as present from then on."""
-    best, second = np.argsort(ready.context.logits(ROW))[::-1][:2]
-
-    assert [best, second] == draw(ready, times=2, presence_penalty=50.0)
-
-
-def test_accepted(ready: Run) -> None:
-    """A token that is accepted counts like one that was drawn."""
-    best = int(ready.context.logits(ROW).argmax())
-    sampler = ready.context.create_sampler(SamplingParams(presence_penalty=50.0), 1)
-    assert sampler is not None
-    sampler.accept(best)
-
-    assert best != ready.context.sample(ROW, sampler)
-    sampler.close()
-
-
-def test_seed(ready: Run) -> None:
-    """The same seed draws the same tokens, another one others."""
-    first = draw(ready, seed=7, times=50, temperature=1.0)
-
-    assert first == draw(ready, seed=7, times=50, temperature=1.0)
-    assert first != draw(ready, seed=8, times=50, temperature=1.0)
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"top_k": 5, "top_p": 1.0},
-        {"top_k": 0, "top_p": 0.3},
-        {"top_k": 20, "top_p": 0.7},
-        {"top_k": 0, "top_p": 1.0, "min_p": 0.2},
-    ],
-)
-def test_kept(ready: Run, params: dict[str, float]) -> None:
-    """What is drawn is what top_k, then top_p, then min_p keep."""
-    logits = ready.context.logits(ROW).astype(float)
-    order = np.argsort(logits)[::-1][: int(params["top_k"]) or None]
-    shares = np.exp(logits[order] - logits[order[0]])
-    shares /= shares.sum()
-    keep = int(np.searchsorted(shares.cumsum(), params["top_p"])) + 1
-    order, shares = order[:keep], shares[:keep]
-    kept = set(order[shares >= params.get("min_p", 0.0) * shares[0]].tolist())
-
-    drawn = draw(ready, times=2000, temperature=5.0, **params)
-    assert kept == set(drawn)
+        assert context.create_sampler(SamplingParams(**params), 1) is None
 
 
-DRAWS = 8000
+# -- through the public API ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"top_k": 0, "top_p": 1.0},
-        {"top_k": 0, "top_p": 1.0, "temperature": 0.5},
-        {"top_k": 12, "top_p": 1.0, "temperature": 1.5},
-        {"top_k": 0, "top_p": 0.6},
-        {"top_k": 0, "top_p": 1.0, "min_p": 0.2},
-        {"top_k": 50, "top_p": 0.9, "min_p": 0.2, "temperature": 2.0},
-    ],
-)
-def test_distribution(ready: Run, params: dict[str, float], seed: int) -> None:
-    """It draws from the distribution that core draws from."""
-    values = ready.context.logits(ROW).copy()
-    best = np.argsort(values)[-60:]  # a bias makes many tokens about as likely
-    bias = dict(zip(best.tolist(), (-0.7 * values[best]).tolist(), strict=True))
-    params = {"temperature": 1.0, "logit_bias": bias} | params
-    core = Sampler(SamplingParams(**params), seed)
-    expected = core.probabilities(values) * DRAWS
-    assert np.count_nonzero(expected) > 5
-
-    counts = np.bincount(draw(ready, seed, DRAWS, **params), minlength=values.size)
-
-    assert not counts[expected == 0].any()
-    assert surprise(counts, expected) < 4
+@pytest.fixture(name="sequence", scope="module")
+def _sequence(paths: dict[str, Path]) -> Iterator[llmcore.Sequence]:
+    with llmcore.get_llama("llama_cpp") as llama:
+        context = llama.load_model(paths["llama"]).create_context(
+            context_size=256, threads=1
+        )
+        yield context.get_sequence()
 
 
-def surprise(counts: Logits, expected: Logits) -> float:
+FLAT: dict[str, Any] = {"temperature": 5.0, "top_k": 0, "top_p": 1.0}
+"""With this, many tokens of the tiny model are drawn now and then."""
+
+
+class TestDrawing:
+    def test_seed(self, sequence: llmcore.Sequence) -> None:
+        """The same seed draws the same answer, another one another."""
+
+        def draw(seed: int) -> tuple[int, ...]:
+            stream = sequence.generate(TEXT, seed=seed, max_tokens=30, **FLAT)
+            return stream.result.tokens
+
+        assert draw(7) == draw(7)
+        assert draw(7) != draw(8)
+
+    def test_told_seed(self, sequence: llmcore.Sequence) -> None:
+        """An answer drawn without a seed tells the one that draws it again."""
+        result = sequence.generate(TEXT, max_tokens=30, **FLAT).result
+
+        assert result.receipt.sampling.seed is not None
+        assert result.tokens == sequence.replay(result.receipt).result.tokens
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            FLAT,
+            {"temperature": 1.0},
+            FLAT | {"top_k": 12, "presence_penalty": 1.0},
+            FLAT | {"top_p": 0.998, "min_p": 0.002},
+        ],
+    )
+    def test_distribution(
+        self, sequence: llmcore.Sequence, params: dict[str, Any]
+    ) -> None:
+        """Tokens come as often as `Sampler.probabilities` says."""
+        draws = 1500
+        sequence.clear()
+        sequence.evaluate(TEXT)
+        core = Sampler(SamplingParams(**params))
+        for token in TEXT:
+            core.accept(token)
+        expected = core.probabilities(sequence.logits) * draws
+        assert np.count_nonzero(expected) > 1
+
+        # With these seeds every run of this test draws the same.
+        streams = (
+            sequence.generate(TEXT, seed=seed, max_tokens=1, ignore_eos=True, **params)
+            for seed in range(draws)
+        )
+        tokens = [stream.result.tokens[0] for stream in streams]
+        counts = np.bincount(tokens, minlength=expected.size)
+
+        assert not counts[expected == 0].any()
+        assert surprise(counts, expected) < 4
+
+
+def surprise(counts: np.ndarray, expected: np.ndarray) -> float:
     """How far off a chi-square is, in standard deviations; rare tokens are pooled."""
     common = expected >= 5
     squares = ((counts - expected)[common] ** 2 / expected[common]).sum()
@@ -137,56 +206,3 @@ def surprise(counts: Logits, expected: Logits) -> float:
         squares += (counts[~common].sum() - rare) ** 2 / rare
         freedom += 1
     return float((squares - freedom) / np.sqrt(2 * freedom))
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"repeat_penalty": 1.3},
-        {"frequency_penalty": 0.4, "penalty_last_n": 7},
-        {"presence_penalty": 1.1, "logit_bias": {300: 6.0, 301: 6.5}},
-        {"repeat_penalty": 0.9, "frequency_penalty": 0.3, "presence_penalty": -0.2},
-        {"presence_penalty": 1.0, "logit_bias": {270: np.inf, 271: -np.inf}},
-        {"typical_p": 0.5, "xtc_probability": 1.0, "mirostat_tau": 5.0},
-    ],
-)
-def test_greedy_like_core(ready: Run, params: dict[str, object]) -> None:
-    """Greedy with bias and penalties takes the tokens that core takes."""
-    values = ready.context.logits(ROW).copy()
-    core = Sampler(SamplingParams(**params))  # type: ignore[arg-type]
-
-    expected = [core.sample(values) for _ in range(60)]
-
-    assert expected == draw(ready, times=60, **params)
-
-
-@pytest.mark.parametrize(
-    ("params", "seed"),
-    [
-        ({"temperature": 1.0, "typical_p": 0.9}, 1),
-        ({"temperature": 1.0, "xtc_probability": 0.5}, 1),
-        ({"temperature": 1.0, "mirostat_tau": 5.0}, 1),
-        ({"dry_multiplier": 0.8}, 1),
-        ({"logit_bias": {2**20: 1.0}}, 1),
-        ({"temperature": 1.0, "logit_bias": {5: np.inf}}, 1),
-        ({"logit_bias": dict.fromkeys(range(5000), -np.inf)}, 1),
-        ({"repeat_penalty": 1e-30}, 1),
-        ({"temperature": 1.0}, 2**32 - 1),
-        ({"temperature": 1e-30}, 1),
-        ({"presence_penalty": 1.0, "penalty_last_n": 2**31 - 1}, 1),
-    ],
-)
-def test_not_expressible(ready: Run, params: dict[str, object], seed: int) -> None:
-    """Where the engine would do something else, core has to sample."""
-    assert ready.context.create_sampler(SamplingParams(**params), seed) is None  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("params", [{}, {"temperature": 1.0}])
-def test_row_without_logits(ready: Run, params: dict[str, float]) -> None:
-    """Sampling a row without output is an error, not the end of the process."""
-    sampler = ready.context.create_sampler(SamplingParams(**params), 1)  # type: ignore[arg-type]
-    assert sampler is not None
-
-    with pytest.raises(DecodeError, match="row 0"):
-        ready.context.sample(0, sampler)
-    sampler.close()

@@ -120,7 +120,8 @@ def test_kv_types(llama: LlamaCppModel, run: MakeRun, kind: str) -> None:
 
     context = run(llama, kv_type_k=kind)
     context.feed(TEXT)
-    if kind not in ("f16", "f32"):
+    assert context.context.can_shift == (kind in ("f16", "f32"))
+    if not context.context.can_shift:
         with pytest.raises(CapabilityError, match=f"kv_type_k='{kind}'"):
             context.context.shift(0, 0, len(TEXT), 7)
         assert context.context.bounds(0) == (0, 39)
@@ -149,6 +150,7 @@ def test_other_caches(
     context = run(models[name], context_size=1024)
     context.feed(TEXT)
 
+    assert not context.context.can_shift
     with pytest.raises(CapabilityError, match="cannot shift"):
         context.context.shift(0, 0, len(TEXT), 7)
 
@@ -162,8 +164,14 @@ def test_other_rotations(
     context = run(models[name])
     context.feed(TEXT)
 
+    assert not context.context.can_shift
     with pytest.raises(CapabilityError, match="cannot shift"):
         context.context.shift(0, 0, len(TEXT), 7)
+
+
+def test_no_cache(models: dict[str, LlamaCppModel], run: MakeRun) -> None:
+    """A context without a cache cannot shift."""
+    assert not run(models["embedding"], embeddings=True).context.can_shift
 
 
 def test_gap_in_a_window(models: dict[str, LlamaCppModel], run: MakeRun) -> None:
