@@ -8,7 +8,8 @@ the decode thread            `loop` (who is served), `step` (one batch, and what
 claims and wake-ups          `job`, `signals`, `tasks`, `callers`
 the caches                   `cache`, `checkpoints`, `reuse`, `slot`, `slots`,
                              `overflow`, `saving`
-an answer                    `generation`, `text`, `reasoning`, `pieces`, `receipt`
+an answer                    `generation`, `answer_text`, `text`, `reasoning`,
+                             `pieces`, `receipt`
 the next token               `samplers` (who draws), `sampling`, `distribution`,
                              `penalties`, `logprobs`
 ============================ =========================================================

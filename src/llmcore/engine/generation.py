@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from llmcore.engine.answer_text import AnswerText
 from llmcore.engine.cache import Cache
 from llmcore.engine.callers import call
 from llmcore.engine.job import Job
 from llmcore.engine.overflow import room_made
-from llmcore.engine.reasoning import ReasoningMarks, ReasoningSplitter
+from llmcore.engine.reasoning import ReasoningMarks
 from llmcore.engine.receipt import Receipt
 from llmcore.engine.samplers import Drawer
 from llmcore.engine.signals import MOMENT, Mailbox
-from llmcore.engine.text import TextAssembler
 from llmcore.engine.work import Work
 from llmcore.errors import ContextOverflowError
 from llmcore.events import (
@@ -29,10 +29,8 @@ from llmcore.events import (
     CacheReport,
     Finish,
     FinishReason,
-    ReasoningDelta,
     Shifted,
     StreamEvent,
-    TextDelta,
     TokenDrawn,
     Usage,
 )
@@ -117,12 +115,7 @@ class Generation(Work):
         engine: Of the context.
     """
 
-    def __init__(
-        self,
-        request: GenerationRequest,
-        job: Job,
-        engine: Engine,
-    ) -> None:
+    def __init__(self, request: GenerationRequest, job: Job, engine: Engine) -> None:
         super().__init__(job)
         self.request = request
         self.mailbox = Mailbox[StreamEvent](AHEAD, engine.loop.wake)
@@ -134,10 +127,7 @@ class Generation(Work):
         self.stopping = False
         self._piece = partial(engine.pieces.of, operation=job)
         self._prompt: Sequence[int] = ()
-        self._assembler = TextAssembler(request.options.stop)
-        self._splitter = ReasoningSplitter(request.marks)
-        self._texts: list[str] = []
-        self._thoughts: list[str] = []
+        self._text = AnswerText(request.options.stop, request.marks)
         self._told: list[TokenDrawn] = []
         self._report: CacheReport | None = None
         self._drawer: Drawer | None = None
@@ -279,8 +269,7 @@ class Generation(Work):
         assert self._drawer is not None
         few = len(self.drawn) < self.request.options.min_tokens
         banned = self._ends | self._stops if few else frozenset[int]()
-        token = self._drawer.draw(native, row, self._everything, banned)
-        return token
+        return self._drawer.draw(native, row, self._everything, banned)
 
     def _everything(self) -> list[int]:
         return [*self._prompt, *self.drawn]
@@ -298,24 +287,13 @@ class Generation(Work):
         if self._drawer.last_logprob is not None:
             self._told.append(self._drawer.last_logprob)
             self.mailbox.put(self._drawer.last_logprob)
-        self._tell(self._assembler.push(self._piece(token)), token)
-        if self._assembler.stopped:
+        for event in self._text.push(self._piece(token), token, len(self.drawn)):
+            self.mailbox.put(event)
+        if self._text.stopped:
             self._finish("stop")
         elif len(self.drawn) == self.request.options.max_tokens:
             self._finish("max_tokens")
         return self.over
-
-    def _tell(self, text: str, token: int | None) -> None:
-        for thought, part in self._splitter.split(text, token):
-            if thought:
-                self._thoughts.append(part)
-                event: StreamEvent = ReasoningDelta(
-                    reasoning=part, tokens=len(self.drawn)
-                )
-            else:
-                self._texts.append(part)
-                event = TextDelta(text=part, tokens=len(self.drawn))
-            self.mailbox.put(event)
 
     def settle(self, native: BackendContext, cache: Cache) -> None:
         """Drop from the cache what was guessed wrong; keep places to go back to."""
@@ -335,9 +313,9 @@ class Generation(Work):
         self.start = len(slot.tokens)
 
     def _finish(self, reason: FinishReason) -> None:
-        self._tell(self._assembler.finish(), None)
-        self._tell_rest()
-        if self._assembler.stopped:  # a stop string inside of what was held back
+        for event in self._text.finish(len(self.drawn)):
+            self.mailbox.put(event)
+        if self._text.stopped:  # a stop string inside of what was held back
             reason = "stop"
         report = self._report or CacheReport(matched=0, evaluated=0, reason="stopped")
         usage = Usage(
@@ -347,8 +325,8 @@ class Generation(Work):
             predicted_tokens=self._guessed_right,
         )
         self.result = GenerationResult(
-            text="".join(self._texts),
-            reasoning="".join(self._thoughts),
+            text=self._text.text,
+            reasoning=self._text.reasoning,
             tokens=tuple(self.drawn),
             finish_reason=reason,
             prompt_tokens=len(self._prompt),
@@ -361,15 +339,6 @@ class Generation(Work):
         self.mailbox.put(usage)
         self.mailbox.put(Finish(reason=reason))
         self.drop()
-
-    def _tell_rest(self) -> None:
-        for thought, part in self._splitter.finish():
-            (self._thoughts if thought else self._texts).append(part)
-            self.mailbox.put(
-                ReasoningDelta(reasoning=part, tokens=len(self.drawn))
-                if thought
-                else TextDelta(text=part, tokens=len(self.drawn))
-            )
 
     def _receipt(self) -> Receipt:
         return Receipt.of(
