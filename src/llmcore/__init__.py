@@ -17,6 +17,7 @@ _HOMES = {
     "BackendInfo": "values",
     "CacheReport": "events",
     "Capability": "values",
+    "Chat": "chat",
     "ChatSession": "chat",
     "Context": "context",
     "ContextParams": "values",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from llmcore import errors as errors
     from llmcore import events as events
     from llmcore import prediction as prediction
+    from llmcore.chat import Chat as Chat
     from llmcore.chat import ChatSession as ChatSession
     from llmcore.chat_history import Message as Message
     from llmcore.context import Context as Context

@@ -1,27 +1,123 @@
 """
-`ChatSession`: a conversation on a sequence.
+`ChatSession`: a conversation on a sequence; `Chat`: the same without a memory.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
 
-from llmcore.chat_history import Message, Overflow, Role, SavedChat, Shortener
-from llmcore.engine.generation import GenerationRequest, GenerationResult
-from llmcore.engine.reasoning import ReasoningMarks
-from llmcore.errors import ContextOverflowError
+from llmcore.chat_history import Message, Overflow, Role, SavedChat
+from llmcore.dialogue import Dialogue, Seen
 from llmcore.events import CacheReport
 from llmcore.lifecycle import Resource
 from llmcore.on_disk import OnDisk, OnMismatch, Path
 from llmcore.sequence import Sequence as TokenSequence
 from llmcore.stream import Stream
-from llmcore.values import SamplingParams, merge_options
+from llmcore.values import SamplingParams
+
+AnyMessage = Message | tuple[Role, str] | Mapping[str, Any]
+"""A `Message`, a pair, or a dict of ``role`` and ``content``."""
 
 
-class ChatSession(Resource, OnDisk):
+class _Talk(Resource):
+    """What both have in common."""
+
+    def __init__(
+        self,
+        sequence: TokenSequence,
+        chat_template: str | None,
+        overflow: Overflow,
+        own_sequence: bool,
+    ) -> None:
+        self.sequence = sequence
+        self._dialogue = Dialogue(sequence, chat_template, overflow)
+        super().__init__("chat", parent=sequence)
+        if own_sequence:
+            sequence.move_to(self)
+
+    @property
+    def forgotten(self) -> int:
+        """How many of the messages the model was not shown in the last turn."""
+        self._check()
+        return self._dialogue.shortener.forgotten
+
+    @property
+    def cache_report(self) -> CacheReport | None:
+        """What the last finished turn found in the cache; None before the first."""
+        self._check()
+        return self._dialogue.report
+
+
+class Chat(_Talk):
+    """
+    Answers conversations that somebody else keeps; lives until it or its sequence is
+    disposed. What two conversations have in common is not evaluated twice.
+
+    Args:
+        sequence: Where to run; what it holds is reused where it fits.
+
+        chat_template: A Jinja template to use instead of the model's own.
+
+        own_sequence: Dispose the sequence together with this object.
+
+        overflow: See `ChatSession`.
+
+    Raises:
+        ChatTemplateError: The model has no template and none was given.
+    """
+
+    def __init__(
+        self,
+        sequence: TokenSequence,
+        *,
+        chat_template: str | None = None,
+        own_sequence: bool = False,
+        overflow: Overflow = "error",
+    ) -> None:
+        super().__init__(sequence, chat_template, overflow, own_sequence)
+
+    def prompt(
+        self,
+        messages: Iterable[AnyMessage],
+        params: SamplingParams | None = None,
+        **options: Any,
+    ) -> str:
+        """
+        The answer to a conversation; arguments and errors as for `ChatSession.prompt`.
+
+        Args:
+            messages: All of it, the last one by the user.
+
+            params: How to choose tokens.
+
+            options: See `Sequence.generate`.
+        """
+        return self.stream(messages, params, **options).result.text
+
+    async def aprompt(
+        self,
+        messages: Iterable[AnyMessage],
+        params: SamplingParams | None = None,
+        **options: Any,
+    ) -> str:
+        """`prompt` without blocking the event loop; a cancelled task ends the turn."""
+        return await _read(partial(self.stream, messages, params, **options))
+
+    def stream(
+        self,
+        messages: Iterable[AnyMessage],
+        params: SamplingParams | None = None,
+        **options: Any,
+    ) -> Stream:
+        """`prompt`, read as the answer is made."""
+        self._check()
+        asked = _messages(messages)
+        return self._dialogue.ask(lambda: asked, params, options)
+
+
+class ChatSession(_Talk, OnDisk):
     """
     Lives until it or its sequence is disposed; does not own the sequence unless told.
 
@@ -57,24 +153,11 @@ class ChatSession(Resource, OnDisk):
         own_sequence: bool = False,
         overflow: Overflow = "error",
     ) -> None:
-        sequence._check()
-        model = sequence.context.model
-        self.sequence = sequence
-        self._template = (
-            model.chat_template
-            if chat_template is None
-            else model.make_chat_template(chat_template)
-        )
         self._opening = (
             [] if system_prompt is None else [Message("system", system_prompt)]
         )
         self._history = list(self._opening)
-        self._shortener = Shortener(overflow)
-        self._seen = _Seen((), ())
-        self._report: CacheReport | None = None
-        super().__init__("chat", parent=sequence)
-        if own_sequence:
-            sequence.move_to(self)
+        super().__init__(sequence, chat_template, overflow, own_sequence)
 
     # -- history -----------------------------------------------------------------------
 
@@ -84,36 +167,15 @@ class ChatSession(Resource, OnDisk):
         self._check()
         return list(self._history)
 
-    def set_history(
-        self, messages: Iterable[Message | tuple[Role, str] | Mapping[str, Any]]
-    ) -> None:
-        """
-        Replace the history; the next turn reuses what still fits.
-
-        Args:
-            messages: Each a `Message`, a pair, or a dict of ``role`` and ``content``.
-        """
+    def set_history(self, messages: Iterable[AnyMessage]) -> None:
+        """Replace the history; the next turn reuses what still fits."""
         self._check()
-        self._history = [
-            Message(**m) if isinstance(m, Mapping) else Message(*m) for m in messages
-        ]
+        self._history = _messages(messages)
 
     def reset(self) -> None:
         """Start the conversation again, from the system prompt."""
         self._check()
         self._history = list(self._opening)
-
-    @property
-    def forgotten(self) -> int:
-        """How many messages of the history the model was not shown in the last turn."""
-        self._check()
-        return self._shortener.forgotten
-
-    @property
-    def cache_report(self) -> CacheReport | None:
-        """What the last finished turn found in the cache; None before the first."""
-        self._check()
-        return self._report
 
     # -- turns -------------------------------------------------------------------------
 
@@ -143,13 +205,7 @@ class ChatSession(Resource, OnDisk):
         self, text: str, params: SamplingParams | None = None, **options: Any
     ) -> str:
         """`prompt` without blocking the event loop; a cancelled task ends the turn."""
-        from anyio import to_thread
-
-        stream = await to_thread.run_sync(partial(self.stream, text, params, **options))
-        async with stream:
-            async for _ in stream:
-                pass
-        return stream.result.text
+        return await _read(partial(self.stream, text, params, **options))
 
     def stream(
         self, text: str, params: SamplingParams | None = None, **options: Any
@@ -161,27 +217,27 @@ class ChatSession(Resource, OnDisk):
         dropped, cancelled or fails leaves no trace; `Stream.stop` keeps what there is.
         """
         self._check()
-        sampling, more = merge_options(params, options)
-        turn = _Turn(self, text, more.max_tokens)
-        # In line behind another turn: what to ask is known when that one has ended.
-        prompt = turn.begin if more.wait else turn.begin()
-        if not callable(prompt) and len(prompt) > self.sequence.size:
-            raise ContextOverflowError(len(prompt), self.sequence.size)
-        request = GenerationRequest(
-            prompt=prompt, sampling=sampling, options=more, marks=self._marks
+        said = Message("user", text)
+        return self._dialogue.ask(
+            lambda: [*self._history, said], params, options, self._remember
         )
-        return self.sequence._stream(request, turn.end)
+
+    def _remember(self, messages: list[Message], answer: str) -> None:
+        # A history set by hand while the answer ran is the user's last word.
+        if self._history == messages[:-1]:
+            self._history = [*messages, Message("assistant", answer)]
 
     # -- on disk -----------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
         """Write the conversation to a file; as `Sequence.save`, with the history."""
         self._check()
+        seen = self._dialogue.seen
         chat = {
             "history": [list(message) for message in self._history],
-            "template": self._template_digest,
-            "parts": list(self._seen.parts),
-            "seen": list(self._seen.tokens),
+            "template": self._dialogue.template_digest,
+            "parts": list(seen.parts),
+            "seen": list(seen.tokens),
         }
         self.sequence._save(path, chat)
 
@@ -191,107 +247,30 @@ class ChatSession(Resource, OnDisk):
 
         With another chat template the history is the same, and the next turn evaluates
         it as that template writes it.
+
+        Raises:
+            StateError: Also if the file holds a sequence without a conversation.
         """
         self._check()
-        saved: list[SavedChat] = []
+        chats: list[SavedChat] = []
         self.sequence._load(
-            path, on_mismatch, lambda state: saved.append(SavedChat.of(state.chat))
+            path, on_mismatch, lambda saved: chats.append(SavedChat.of(saved.chat))
         )
-        self._history = list(saved[0].history)
-        same = saved[0].template == self._template_digest
-        self._seen = _Seen(saved[0].parts, saved[0].seen) if same else _Seen((), ())
-
-    @property
-    def _template_digest(self) -> str:
-        return hashlib.sha256(self._template.source.encode()).hexdigest()
-
-    # -- inside ------------------------------------------------------------------------
-
-    def _render(self, messages: Sequence[Message]) -> tuple[str | int, ...]:
-        return tuple(self._template.render([m._asdict() for m in messages]))
-
-    def _tokens(self, messages: Sequence[Message]) -> list[int]:
-        return self._seen.extend(self.sequence.context.model, self._render(messages))
-
-    @cached_property
-    def _marks(self) -> ReasoningMarks | None:
-        """How the model marks what it thinks, as its template tells."""
-        if "<think>" not in self._template.source:
-            return None
-        special = self.sequence.context.model.info.special_tokens
-        begin, end = special.get("<think>"), special.get("</think>")
-        last = self._render([Message("user", "?")])[-1]
-        inside = last == begin or str(last).rstrip().endswith("<think>")
-        return ReasoningMarks(begin_token=begin, end_token=end, inside=inside)
+        (chat,) = chats
+        self._history = list(chat.history)
+        same = chat.template == self._dialogue.template_digest
+        self._dialogue.seen = Seen(chat.parts, chat.seen) if same else Seen()
 
 
-class _Turn:
-    """One turn of a conversation, from its prompt to its place in the history."""
-
-    def __init__(self, session: ChatSession, text: str, reserve: int | None) -> None:
-        self._session = session
-        self._text = text
-        self._reserve = reserve
-
-    def begin(self) -> list[int]:
-        """The prompt: the conversation as the model is shown it, and what is new."""
-        session = self._session
-        size = session.sequence.size
-        self._before = list(session._history)
-        self._messages = [*self._before, Message("user", self._text)]
-        room = size - min(self._reserve or size // 4, size // 2)
-        shown = session._shortener.shown(
-            self._messages, lambda some: len(session._tokens(some)), size, room
-        )
-        self._parts = session._render(shown)
-        self._prompt = session._tokens(shown)
-        return self._prompt
-
-    def end(self, result: GenerationResult) -> None:
-        """The answer is complete."""
-        session = self._session
-        session._report = result.cache
-        if result.reasoning:  # a template leaves that out when it looks back
-            session._seen = _Seen((), ())
-        else:
-            session._seen = _Seen(
-                _append(self._parts, result.text), (*self._prompt, *result.tokens)
-            )
-        # A history set by hand while the answer ran is the user's last word.
-        if session._history == self._before:
-            answer = Message("assistant", result.text)
-            session._history = [*self._messages, answer]
+def _messages(messages: Iterable[AnyMessage]) -> list[Message]:
+    return [Message(**m) if isinstance(m, Mapping) else Message(*m) for m in messages]
 
 
-class _Seen(NamedTuple):
-    """
-    The conversation as the model has seen it: as text parts, and as the tokens that it
-    read and drew.
+async def _read(begin: partial[Stream]) -> str:
+    from anyio import to_thread
 
-    The model may have drawn an answer in other tokens than its text would be split
-    into. Reusing the tokens that were really drawn keeps the cache valid to the end.
-    """
-
-    parts: tuple[str | int, ...]
-    tokens: tuple[int, ...]
-
-    def extend(self, model: Any, parts: tuple[str | int, ...]) -> list[int]:
-        """Tokens of a conversation that perhaps goes on from this one."""
-        known = len(self.parts)
-        continues = parts[:known] == self.parts and (
-            len(parts) == known or isinstance(parts[known], int)
-        )
-        if known and continues:
-            return [*self.tokens, *model.encode(parts[known:])]
-        tokens: list[int] = model.encode(parts)
-        bos = model.info.bos_token
-        if model.info.add_bos and bos is not None and tokens[:1] != [bos]:
-            tokens.insert(0, bos)
-        return tokens
-
-
-def _append(parts: tuple[str | int, ...], text: str) -> tuple[str | int, ...]:
-    """Parts with a text at the end, joined to the last text as a template does."""
-    if parts and isinstance(parts[-1], str):
-        return (*parts[:-1], parts[-1] + text)
-    return (*parts, text) if text else parts
+    stream = await to_thread.run_sync(begin)
+    async with stream:
+        async for _ in stream:
+            pass
+    return stream.result.text

@@ -92,8 +92,9 @@ class ReasoningSplitter:
 
     def _possible(self, mark: str) -> int:
         """How long an end of the held text may be the beginning of the mark."""
-        if not (self._inside or self._at_start):
-            return 0
+        if not self._inside:  # only white space may stand before its beginning
+            begins = self._at_start and mark.startswith(self._held.lstrip())
+            return len(self._held) if begins else 0
         for length in range(min(len(mark) - 1, len(self._held)), 0, -1):
             if mark.startswith(self._held[-length:]):
                 return length

@@ -155,12 +155,14 @@ def checked_shares(
     Raises:
         CallersError: It cannot; says why.
     """
-    shares = call(policy.share, waiting, budget)
+    shares = call(lambda: list(policy.share(waiting, budget)))
     wrong = ""
-    if len(shares) != len(waiting):
+    if not all(isinstance(share, int) for share in shares):
+        wrong = f"{shares}, which are not whole numbers"
+    elif len(shares) != len(waiting):
         wrong = f"{len(shares)} numbers for {len(waiting)} sequences"
     elif any(not 0 <= n <= w.tokens for n, w in zip(shares, waiting, strict=True)):
-        wrong = f"{list(shares)} to those who want {[w.tokens for w in waiting]} tokens"
+        wrong = f"{shares} to those who want {[w.tokens for w in waiting]} tokens"
     elif not 1 <= sum(shares) <= budget:
         wrong = f"{sum(shares)} tokens in all, which must be 1 to {budget}"
     if wrong:

@@ -138,7 +138,7 @@ class TestSafety:
         special = set(stage.model.info.special_tokens.values())
 
         def controls(said):
-            tokens = session._seen.extend(stage.model, session._render([said]))
+            tokens = session._dialogue.tokens([said])
             return [t for t in tokens if t in special]
 
         plain = controls(llmcore.Message("user", "hello"))
