@@ -77,7 +77,7 @@ class TestHistory:
 
     def test_stop_keeps_what_there_is(self, chat):
         """A stopped answer becomes history as far as it came."""
-        stage, session = chat(answer=None)
+        _, session = chat(answer=None)
         stream = session.stream("one")
         next(stream)
         stream.stop()
