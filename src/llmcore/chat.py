@@ -12,9 +12,10 @@ from llmcore.chat_history import Message, Overflow, Role, SavedChat
 from llmcore.dialogue import Dialogue, Seen
 from llmcore.events import CacheReport
 from llmcore.lifecycle import Resource
-from llmcore.on_disk import OnDisk, OnMismatch, Path
 from llmcore.sequence import Sequence as TokenSequence
+from llmcore.state_file import OnMismatch, Path
 from llmcore.stream import Stream
+from llmcore.twins import twin
 from llmcore.values import SamplingParams
 
 AnyMessage = Message | tuple[Role, str] | Mapping[str, Any]
@@ -117,7 +118,7 @@ class Chat(_Talk):
         return self._dialogue.ask(lambda: asked, params, options)
 
 
-class ChatSession(_Talk, OnDisk):
+class ChatSession(_Talk):
     """
     Lives until it or its sequence is disposed; does not own the sequence unless told.
 
@@ -260,6 +261,9 @@ class ChatSession(_Talk, OnDisk):
         self._history = list(chat.history)
         same = chat.template == self._dialogue.template_digest
         self._dialogue.seen = Seen(chat.parts, chat.seen) if same else Seen()
+
+    asave = twin(save)
+    aload = twin(load)
 
 
 def _messages(messages: Iterable[AnyMessage]) -> list[Message]:

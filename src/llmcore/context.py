@@ -22,6 +22,7 @@ from llmcore.lifecycle import Exclusion, Resource, collect_forgotten
 from llmcore.seam import first_look
 from llmcore.sequence import Sequence
 from llmcore.spi import BackendContext
+from llmcore.twins import twin
 from llmcore.values import Capability, ContextParams
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ class Context(Resource):
         self._check()
         self._engine.slots.clear_all(data=clear_data)
 
+    aclear = twin(clear)
+
     # -- what else it can do -----------------------------------------------------------
 
     def embed(self, text: str) -> NDArray[np.float32]:
@@ -188,6 +191,8 @@ class Context(Resource):
             )
         with self.get_sequence() as sequence:
             return sequence._embed(self.model.tokenize(text, add_bos=True))
+
+    aembed = twin(embed)
 
     def memory_info(self) -> MemoryInfo:
         """What this context and its model use now."""

@@ -16,6 +16,7 @@ from llmcore.errors import CapabilityError
 from llmcore.lifecycle import Exclusion, Resource
 from llmcore.seam import first_look
 from llmcore.spi import BackendModel
+from llmcore.twins import twin
 from llmcore.values import (
     Capability,
     ContextParams,
@@ -108,6 +109,8 @@ class Model(Resource):
             params = evolve(params, context_size=min(trained, AUTO_CONTEXT_SIZE))
         with self._use() as native:
             return Context(self, native.create_context(params), self._exclusion())
+
+    acreate_context = twin(create_context)
 
     # -- text and tokens ---------------------------------------------------------------
 

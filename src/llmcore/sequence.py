@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
+from llmcore.engine import saving
 from llmcore.engine.generation import Generation, GenerationRequest
 from llmcore.engine.receipt import Receipt
 from llmcore.engine.reuse import common_prefix
@@ -20,8 +21,9 @@ from llmcore.errors import (
     SequenceBusyError,
 )
 from llmcore.lifecycle import Resource
-from llmcore.on_disk import OnDisk, OnMismatch, Path
+from llmcore.state_file import OnMismatch, Path, SavedState
 from llmcore.stream import Stream
+from llmcore.twins import twin
 from llmcore.values import Capability, SamplingParams, merge, merge_options
 
 if TYPE_CHECKING:
@@ -31,10 +33,9 @@ if TYPE_CHECKING:
     from llmcore.context import Context
     from llmcore.engine.job import Job
     from llmcore.engine.sampling import Sampler
-    from llmcore.state_file import SavedState
 
 
-class Sequence(Resource, OnDisk):
+class Sequence(Resource):
     """
     Lives until it or its context is disposed; its place can be taken again as soon as
     `dispose` returns.
@@ -123,6 +124,8 @@ class Sequence(Resource, OnDisk):
                 raise
         return twin
 
+    atruncate, aclear, afork = twin(truncate), twin(clear), twin(fork)
+
     @contextmanager
     def transaction(self) -> Iterator[Self]:
         """
@@ -168,8 +171,6 @@ class Sequence(Resource, OnDisk):
         self._save(path)
 
     def _save(self, path: Path, chat: Mapping[str, Any] | None = None) -> None:
-        from llmcore.engine import saving
-
         with self._job() as job:
             saving.save(self._engine, job, path, self._backend, chat)
 
@@ -202,11 +203,11 @@ class Sequence(Resource, OnDisk):
         on_mismatch: OnMismatch,
         believe: Callable[[SavedState], object],
     ) -> None:
-        from llmcore.engine import saving
-
         with self._job() as job:
             self._sampler = None
             saving.load(self._engine, job, path, self._backend, on_mismatch, believe)
+
+    asave, aload = twin(save), twin(load)
 
     @property
     def _backend(self) -> str:
@@ -246,6 +247,8 @@ class Sequence(Resource, OnDisk):
             if self._sampler is not None:
                 for token in tokens:
                     self._sampler[1].accept(token)
+
+    aevaluate = twin(evaluate)
 
     def _read(self, native: Any, row: int) -> NDArray[np.float32] | None:
         if Capability.LOGITS not in self.context.model.capabilities:
@@ -354,7 +357,7 @@ class Sequence(Resource, OnDisk):
         self._check()
         receipt.check(self._engine.info, self._engine.params)
         self.clear()
-        return self.generate(receipt.prompt, receipt.sampling, **dict(receipt.options))
+        return self.generate(receipt.prompt, receipt.sampling, **receipt.options)
 
     def _stream(self, request: GenerationRequest, on_result: Any = None) -> Stream:
         model, options = self.context.model, request.options

@@ -10,8 +10,15 @@ from typing import Any
 from llmcore.engine.engine import Engine
 from llmcore.engine.job import Job
 from llmcore.errors import StateMismatchError
-from llmcore.on_disk import OnMismatch, Path
-from llmcore.state_file import SavedState, StateHeader, check, read, write
+from llmcore.state_file import (
+    OnMismatch,
+    Path,
+    SavedState,
+    StateHeader,
+    check,
+    read,
+    write,
+)
 from llmcore.values import Capability
 
 

@@ -4,8 +4,13 @@ Whether a saved state belongs where it is to be loaded.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from llmcore.errors import ContextOverflowError, StateError, StateMismatchError
 from llmcore.state_file.values import SavedState, StateHeader
+
+OnMismatch = Literal["error", "evaluate"]
+"""Raise, or evaluate the saved tokens again, if a state belongs to another engine."""
 
 _PAYLOAD_FIELDS = ("backend", "build", "cache_kind", "kv_type_k", "kv_type_v")
 

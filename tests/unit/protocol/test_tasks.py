@@ -235,3 +235,26 @@ class TestChat:
             anyio.run(main, backend=loop)
         assert [] == chat.history
         assert "Paris." == chat.prompt("two", wait=True)
+
+
+class TestTwins:
+    @pytest.mark.parametrize("loop", ["asyncio", "trio"])
+    def test_by_hand(self, stage, loop, tmp_path):
+        """Every blocking method has a twin that does the same beside the event loop."""
+        stage = stage()
+
+        async def main():
+            context = await stage.model.acreate_context(context_size=64, sequences=2)
+            async with context, await context.aget_sequence() as sequence:
+                await sequence.aevaluate([65, 66, 67])
+                async with await sequence.afork() as twin:
+                    assert [65, 66, 67] == twin.tokens
+                await sequence.asave(tmp_path / "state")
+                assert 1 == await sequence.atruncate(1)
+                await sequence.aload(tmp_path / "state")
+                assert [65, 66, 67] == sequence.tokens
+                await sequence.aclear()
+                await context.aclear()
+                assert 0 == sequence.position
+
+        anyio.run(main, backend=loop)
