@@ -238,7 +238,6 @@ class TestChat:
 
 
 class TestTwins:
-    @pytest.mark.parametrize("loop", ["asyncio", "trio"])
     def test_by_hand(self, stage, loop, tmp_path):
         """Every blocking method has a twin that does the same beside the event loop."""
         stage = stage()
