@@ -165,7 +165,10 @@ class Context(Resource):
             BusyError: One of them is in use; nothing was changed.
         """
         self._check()
-        self._engine.slots.clear_all(data=clear_data)
+        try:
+            self._engine.slots.clear_all(data=clear_data)
+        finally:  # those who got in line meanwhile
+            self._engine.loop.wake()
 
     aclear = twin(clear)
 

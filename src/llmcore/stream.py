@@ -22,7 +22,8 @@ __all__ = ["Stream", "TextDelta"]
 class Stream:
     """
     Lives until its answer ends, or until `close`, the end of its ``with`` block, or
-    until it is dropped: then its sequence is free for the next user at once.
+    until it is dropped: then its sequence is free for the next user at once. What the
+    step that runs just then evaluates still comes to the sequence; `close` waits for it.
 
     Yields events, each with the ``text`` that it adds to the answer; see
     `llmcore.events`. The engine runs a few events ahead of the reader, and waits for it
@@ -41,6 +42,7 @@ class Stream:
         self._on_result = on_result
         self._turn = threading.Lock()
         self._over = False
+        self._result: GenerationResult | None = None
         self._dropped = weakref.finalize(self, generation.close)
         self._dropped.atexit = False
 
@@ -139,6 +141,7 @@ class Stream:
         """The answer is complete and was read."""
         result = self._generation.result
         assert result is not None
+        self._result = result
         if self._on_result is not None:
             self._on_result(result)
         self._end()
@@ -187,9 +190,9 @@ class Stream:
         """
         for _ in self:
             pass
-        if self._generation.result is None:
+        if self._result is None:
             raise NoResultError("the stream ended without a result: it was cut off")
-        return self._generation.result
+        return self._result
 
     def __enter__(self) -> Self:
         return self

@@ -5,11 +5,13 @@ What the stateful tests share: engines to test, and who tells the right answers.
 from __future__ import annotations
 
 import faulthandler
-import sys
+import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +48,22 @@ def watched(what: str) -> Iterator[None]:
 
     def watch() -> None:
         if not over.wait(PATIENCE):
-            print(f"{what} hangs:", file=sys.__stderr__)
-            faulthandler.dump_traceback(sys.__stderr__)
+            os.write(2, f"{what} hangs:\n".encode())
+            faulthandler.dump_traceback(2)  # past what captures output
 
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
         over.set()
+
+
+@contextmanager
+def shown_nothing() -> Iterator[None]:
+    """Let resources be forgotten without a warning: that is tested elsewhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
 
 
 class Liar(Predictor):
@@ -80,7 +90,7 @@ def predictor_named(name: str | None, tokens: Sequence[int]) -> Predictor | None
     return PromptLookup(most=3, longest=2, shortest=1) if name == "lookup" else None
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class Bench:
     """
     An engine to test; lives as long as the tests of it.
@@ -99,6 +109,8 @@ class Bench:
         exact: Whether an answer never depends on what else is in its batch.
 
         full: Whether its cache can drop its end.
+
+        shifts: Whether moved tokens are as good as those evaluated in their place.
     """
 
     params: dict[str, Any]
@@ -108,8 +120,9 @@ class Bench:
     script: dict[str, Any] | None = None
     exact: bool = True
     full: bool = True
+    shifts: bool = False
     _known: dict[Any, GenerationResult] = field(factory=dict, init=False)
-    _model: llmcore.Model | None = field(default=None, init=False)
+    _llama: llmcore.Llama | None = field(default=None, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
     def llama(self) -> tuple[llmcore.Llama, NullBackend | None]:
@@ -130,9 +143,7 @@ class Bench:
 
     @contextmanager
     def _fresh(self) -> Iterator[llmcore.Sequence]:
-        if self._model is None:
-            self._model = self.llama()[0].load_model(self.path)
-        with self._model.create_context(**self.params) as context:
+        with self._right_model.create_context(**self.params) as context:
             yield context.get_sequence()
 
     def check(
@@ -151,6 +162,11 @@ class Bench:
             f"{(right.tokens, right.text, right.finish_reason)}"
         )
 
+    @cached_property
+    def _right_model(self) -> llmcore.Model:
+        self._llama = self.llama()[0]
+        return self._llama.load_model(self.path)
+
     def _is_near_tie(self, tokens: Sequence[int]) -> bool:
         with self._lock, self._fresh() as sequence:
             sequence.evaluate(tokens)
@@ -159,8 +175,8 @@ class Bench:
 
     def close(self) -> None:
         """Free what tells the right answers."""
-        if self._model is not None:
-            self._model.dispose()
+        if self._llama is not None:
+            self._llama.dispose()
 
 
 def agreed(a: Sequence[int], b: Sequence[int]) -> int:
@@ -180,6 +196,7 @@ def null_bench(kind: CacheKind, **params: Any) -> Bench:
         stops=("e", " a", "th"),
         script={"cache_kind": kind},
         full=kind is CacheKind.FULL,
+        shifts=kind is CacheKind.FULL,
     )
 
 

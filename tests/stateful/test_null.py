@@ -1,28 +1,39 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
-from hypothesis import settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from llmcore.values import CacheKind
 
-from .kit import null_bench
-from .machine import Faulty
+from .crowd import programs, run_tasks, run_threads
+from .kit import Bench, null_bench
+from .machine import Faulty, run_machine
 
-KINDS = [k for k in CacheKind if k is not CacheKind.NONE]
-SETTINGS = settings(
-    derandomize=True, deadline=None, max_examples=40, stateful_step_count=30
-)
+KINDS = [kind for kind in CacheKind if kind is not CacheKind.NONE]
 
 
-class TestPrograms:
-    @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("contexts", [1, 2])
-    def test_any_program(self, kind: CacheKind, contexts: int) -> None:
-        """Any program of one thread gets what its author may expect."""
-        bench = null_bench(kind)
-        machine = type(
-            "Machine", (Faulty,), {"bench": bench, "contexts": contexts}
-        )
-        run_state_machine_as_test(machine, settings=SETTINGS)
-        bench.close()
+@pytest.fixture(params=KINDS, name="bench")
+def _bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = null_bench(request.param)
+    yield bench
+    bench.close()
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_any_program(bench: Bench, contexts: int) -> None:
+    """Any program of one thread gets what its author may expect."""
+    run_machine(Faulty, bench, contexts=contexts, examples=40, steps=30)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_threads(bench: Bench, seed: int) -> None:
+    """Whatever threads do, they get right answers or typed errors, and all is freed."""
+    run_threads(bench, programs(seed, count=4, steps=25))
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+@pytest.mark.parametrize("seed", range(5))
+def test_tasks(bench: Bench, seed: int, loop: str) -> None:
+    """So do tasks."""
+    run_tasks(bench, programs(seed, count=4, steps=25), loop)

@@ -92,6 +92,7 @@ class Cache:
         if length >= len(slot.tokens):
             return len(slot.tokens)
         slot.logits = None
+        slot.pending = slot.tokens  # until it is done nothing is sure
         if length > 0 and self.can_remove and native.remove(slot.number, length):
             # A cache may say yes and have lost more than that: its positions decide.
             _, last = bounds = native.bounds(slot.number)
@@ -174,10 +175,11 @@ class Cache:
         rest = tokens[:start] + tokens[end:]
         try:
             native.shift(slot.number, end, len(tokens), -count)
-        except BaseException:  # there is a hole in the cache now
+            closed = native.bounds(slot.number) == (0, len(rest) - 1)
+        except BaseException:  # there may be a hole in the cache now
             self.clear(native, slot)
             raise
-        if native.bounds(slot.number) != (0, len(rest) - 1):
+        if not closed:
             self.clear(native, slot)
             return False
         self._checkpoints.prune(slot, start)

@@ -133,6 +133,7 @@ class Generation(Work):
         self._drawer: Drawer | None = None
         self._held: Sequence[int] = ()
         self._valid: int | None = None
+        self._last: tuple[StreamEvent, ...] = ()
         self._guessed_right = 0
         self._told_predictor = 0
         options = request.options
@@ -293,7 +294,7 @@ class Generation(Work):
             self._finish("stop")
         elif len(self.drawn) == self.request.options.max_tokens:
             self._finish("max_tokens")
-        return self.over
+        return bool(self._last)
 
     def settle(self, native: BackendContext, cache: Cache) -> None:
         """Drop from the cache what was guessed wrong; keep places to go back to."""
@@ -311,6 +312,8 @@ class Generation(Work):
             kept = cache.cut(native, slot, valid)
             self.tokens = [*held[kept:], *self.tokens]
         self.start = len(slot.tokens)
+        if self._last:
+            self._end()
 
     def _finish(self, reason: FinishReason) -> None:
         for event in self._text.finish(len(self.drawn)):
@@ -335,9 +338,14 @@ class Generation(Work):
             logprobs=tuple(self._told),
             receipt=self._receipt(),
         )
-        self.over = True
-        self.mailbox.put(usage)
-        self.mailbox.put(Finish(reason=reason))
+        self._last = (usage, Finish(reason=reason))
+        if self._valid is None:
+            self._end()
+
+    def _end(self) -> None:
+        """Tell the reader, who may go on with the sequence then."""
+        for event in self._last:
+            self.mailbox.put(event)
         self.drop()
 
     def _receipt(self) -> Receipt:

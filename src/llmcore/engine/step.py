@@ -84,6 +84,8 @@ class Stepper:
                     lease = work.job.use()
                     lease.__enter__()
                     leases.append(lease)
+                    if work.job.ended:  # the sequence may have another user
+                        continue
                     self._cache.settle(native, work.job.slot)
                     work.prepare(native, self._cache)
                 except BackendCrashedError:
