@@ -219,6 +219,7 @@ def main() -> None:
     print(table(header, streams.rows), *lines, sep="\n\n")
     if args.chart is not None:
         title = "Tokens per second of all streams together"
+        args.chart.parent.mkdir(parents=True, exist_ok=True)
         args.chart.write_text(chart(title, args.widths, streams.speeds), "utf-8")
 
 

@@ -19,7 +19,8 @@ INDEXES = (
     SPEC.parent / "conformance_tests/src/llmcore_conformance/_spec/clauses.json",
 )
 AREAS = (
-    *("loading", "context", "sequence", "generation", "capabilities"),
+    *("loading", "context", "sequence", "state", "generation", "sampling"),
+    *("prediction", "engine", "capabilities"),
     *("lifecycle", "threads", "errors", "exit"),
 )
 """The parts of the spec, in the order of an object's life."""

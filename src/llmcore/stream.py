@@ -22,8 +22,8 @@ __all__ = ["Stream", "TextDelta"]
 class Stream:
     """
     Lives until its answer ends, or until `close`, the end of its ``with`` block, or
-    until it is dropped: then its sequence is free for the next user at once. What the
-    step that runs just then evaluates still comes to the sequence; `close` waits for it.
+    until it is dropped: then its sequence is free for the next user at once. What a
+    running step evaluates still comes to the sequence; `close` waits for it.
 
     Yields events, each with the ``text`` that it adds to the answer; see
     `llmcore.events`. The engine runs a few events ahead of the reader, and waits for it

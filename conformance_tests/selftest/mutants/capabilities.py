@@ -93,14 +93,14 @@ def truncates_in_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(kills="cap.logits")
-def has_one_logit_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The array is padded to an even size."""
+def is_too_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits have 64 bits."""
     logits = NullContext.logits
 
-    def padded(self, row):
-        return np.append(logits(self, row), np.float32(-np.inf))
+    def exact(self, row):
+        return logits(self, row).astype(np.float64)
 
-    monkeypatch.setattr(NullContext, "logits", padded)
+    monkeypatch.setattr(NullContext, "logits", exact)
 
 
 @mutant(kills="cap.logits")
@@ -124,7 +124,8 @@ def seed_zero_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def remember(self, params, seed):
         sampler = create(self, params, seed)
-        sampler.unlucky = seed == 0
+        if sampler is not None:
+            sampler.unlucky = seed == 0
         return sampler
 
     def draw(self, row, sampler):
@@ -137,19 +138,26 @@ def seed_zero_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant(kills="cap.partial-remove")
 def only_says_it_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Removing the end of a cache succeeds, and nothing was removed."""
+    """Removing just one half of a cache succeeds, and nothing was removed."""
     remove = NullContext.remove
 
     def lie(self, sequence, start, end=None):
-        return remove(self, sequence, start, end) if end is not None else True
+        half = end is None and 2 * start == len(self._cells[sequence])
+        return half or remove(self, sequence, start, end)
 
     monkeypatch.setattr(NullContext, "remove", lie)
 
 
 @mutant(kills="cap.shift")
 def shifts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Positions stay where they are."""
-    monkeypatch.setattr(NullContext, "shift", lambda *args: None)
+    """Positions that are to move by two stay where they are."""
+    shift = NullContext.shift
+
+    def lazy(self, sequence, start, end, delta):
+        if delta != -2:
+            shift(self, sequence, start, end, delta)
+
+    monkeypatch.setattr(NullContext, "shift", lazy)
 
 
 @mutant(kills="cap.abort")
@@ -195,26 +203,25 @@ def takes_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="state.owned")
 def lends_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """A state is a view into memory that goes with its context."""
-    save, load, close = (
-        NullContext.save_state,
-        NullContext.load_state,
-        NullContext.close,
-    )
-    lent: dict[NullContext, bytearray] = {}
+    save, close = NullContext.save_state, NullContext.close
+
+    class Lent(bytes):
+        def __bytes__(self):
+            return self[:] if self.owner in living else bytes(len(self))
+
+    living: set[NullContext] = set()
 
     def view(self, sequence):
-        lent[self] = bytearray(save(self, sequence))
-        return memoryview(lent[self])
+        living.add(self)
+        state = Lent(save(self, sequence))
+        state.owner = self
+        return state
 
     def wipe(self):
-        memory = lent.pop(self, bytearray())
-        memory[:] = bytes(len(memory))
+        living.discard(self)
         close(self)
 
     monkeypatch.setattr(NullContext, "save_state", view)
-    monkeypatch.setattr(
-        NullContext, "load_state", lambda self, n, data: load(self, n, bytes(data))
-    )
     monkeypatch.setattr(NullContext, "close", wipe)
 
 

@@ -9,11 +9,10 @@ import pytest
 from attrs import evolve
 
 import llmcore.sequence
-from llmcore import ChatSession, Model, Sequence, Stream
+from llmcore import ChatSession, Model, SamplingParams, Sequence, Stream
 from llmcore.backends.null.context import NullContext
 from llmcore.chat import Message
 from llmcore.engine.generation import Generation
-from llmcore.engine.sampling import Sampler
 from llmcore.engine.text import TextAssembler
 from llmcore.errors import ContextOverflowError, DecodeError, OperationCancelledError
 from mutants import mutant
@@ -189,16 +188,19 @@ def uses_a_seed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(kills="gen.hand-greedy")
-def takes_the_second_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Core's own greedy sampler never takes the best token."""
-    choose = Sampler._choose
+def looks_at_the_step_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A greedy choice by hand uses the logits of the choice before it."""
+    sample = Sequence.sample
 
-    def second(self, logits):
-        if self._params.temperature == 0:
-            return int(logits.argsort()[-2])
-        return choose(self, logits)
+    def late(self, params=None, **fields):
+        now, greedy = self._slot.logits, (params or SamplingParams()).temperature == 0
+        self._slot.logits = getattr(self, "_before", now) if greedy else now
+        try:
+            return sample(self, params, **fields)
+        finally:
+            self._slot.logits = self._before = now
 
-    monkeypatch.setattr(Sampler, "_choose", second)
+    monkeypatch.setattr(Sequence, "sample", late)
 
 
 @mutant(kills="gen.hand-seeded")
@@ -255,10 +257,11 @@ def loses_the_first_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     following = Stream.__anext__
 
     async def late(self):
-        if not hasattr(self, "_begun"):
+        event = await following(self)
+        if event.text and not hasattr(self, "_begun"):
             self._begun = True
-            await following(self)
-        return await following(self)
+            event = await following(self)
+        return event
 
     monkeypatch.setattr(Stream, "__anext__", late)
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from llmcore import LLM, Resource, Scope, Sequence, Stream
+from llmcore.engine.loop import BatchLoop
 from llmcore.engine.samplers import NativeSamplers
 from llmcore.engine.slots import SlotPool
 from llmcore.errors import DisposedError, DisposeTimeoutError
@@ -137,7 +138,7 @@ def sequences_can_be_copied(patch: Patch) -> None:
     also={"thread.concurrent-dispose": "nobody waits, however many there are"},
 )
 def frees_under_use(patch: Patch) -> None:
-    """A disposal that may wait for ever does not wait at all."""
+    """A disposal that may wait for ever waits neither for users nor for the engine."""
     right = teardown._wait
 
     def wait(ready, node, deadline):
@@ -146,6 +147,7 @@ def frees_under_use(patch: Patch) -> None:
             right(ready, node, deadline)
 
     patch.setattr(teardown, "_wait", wait)
+    patch.setattr(BatchLoop, "close", lambda self: None)
 
 
 @mutant(kills="dispose.cancel")
@@ -306,7 +308,7 @@ def a_slot_in_use_is_lost(patch: Patch) -> None:
     right = SlotPool.give_back
 
     def give_back(self, slot):
-        used = slot.user is not None
+        used = slot.busy
         right(self, slot)
         if used:
             self._free.remove(slot.number)

@@ -71,6 +71,7 @@ class SeamLedger(Ledger):
         nth: int = 1,
         times: int | None = 1,
         applied: int = 0,
+        sequence: int | None = None,
     ) -> None:
         """
         Make calls of an operation raise; one that frees something still frees it.
@@ -85,8 +86,12 @@ class SeamLedger(Ledger):
             times: How many fail from there on; None for all.
 
             applied: Tokens of the batch that are evaluated first (decode only).
+
+            sequence: Count only calls that touch this sequence.
         """
-        self.script.fail(op, error=error, nth=nth, times=times, applied=applied)
+        self.script.fail(
+            op, nth=nth, times=times, error=error, applied=applied, sequence=sequence
+        )
 
     def during(self, op: str, work: Callable[[], object]) -> None:
         """
@@ -240,6 +245,7 @@ class RecordingContext(spi.BackendContext):
     def decode(self, batch: spi.Batch) -> None:
         with self._call("decode", perform=False):
             ledger = self.ledger
+            ledger.record(batch)
             self._check(batch)
             ledger.interject("decode")
             failure = ledger.script.reach(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -63,7 +64,11 @@ def _call(method: Callable[..., Any]) -> object:
     ]
     arguments = {name: ARGUMENTS[name] for name in required}
     if not inspect.iscoroutinefunction(method):
-        return method(**arguments)
+        result = method(**arguments)
+        if isinstance(result, AbstractContextManager):  # begins when it is entered
+            with result:
+                pass
+        return result
     import anyio
 
     return anyio.run(partial(method, **arguments))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from llmcore import Context, Model, Sequence
@@ -12,10 +14,13 @@ from llmcore.errors import (
     SequenceBusyError,
 )
 from llmcore.testing import ViolationKind
+from llmcore.values import Capability
 from llmcore_conformance import clause
 from llmcore_conformance.checks import assert_none
 from llmcore_conformance.ledger import SeamLedger
 from llmcore_conformance.probes import SIZE, FreshAnswers, answer, endless
+
+pytest_plugins = ["llmcore_conformance.kinds"]
 
 
 @clause("seq.limit")
@@ -44,10 +49,10 @@ def test_a_neighbour_changes_nothing(
     """An answer is the same though another sequence works meanwhile."""
     first, second = wide_context.get_sequence(), wide_context.get_sequence()
     params = endless(wide_context.model)
-    stream = second.generate(prompt_tokens, params, max_tokens=8)
+    stream = second.generate(prompt_tokens, params, max_tokens=32)
     next(stream)
     answer(first, other_tokens)
-    assert stream.result.tokens[:8] == as_new(prompt_tokens)
+    assert stream.result.tokens == as_new(prompt_tokens, 32)
 
 
 @clause("seq.reuse")
@@ -175,11 +180,11 @@ def test_the_first_tokens_can_be_kept(
     other_tokens: list[int],
     as_new: FreshAnswers,
 ) -> None:
-    """It keeps what it says it kept, and goes on from there as new."""
+    """It keeps what it says it kept, all or less, and goes on from there as new."""
     length = len(prompt_tokens) // 2
     sequence.evaluate(prompt_tokens)
     kept = sequence.truncate(length)
-    assert kept in (0, length), f"asked to keep {length}, it says {kept}"
+    assert 0 <= kept <= length, f"asked to keep {length}, it says {kept}"
     assert sequence.tokens == prompt_tokens[:kept]
     sequence.evaluate(other_tokens)
     expected = [*prompt_tokens[:kept], *other_tokens]
@@ -271,3 +276,96 @@ def test_a_failing_neighbour_changes_nothing(
     assert sequence.tokens == prompt_tokens[:3]
     sequence.evaluate(prompt_tokens[3:])
     assert answer(sequence, prompt_tokens) == as_new(prompt_tokens)
+
+
+# -- going back ------------------------------------------------------------------------
+
+
+@clause("seq.fork-state")
+def test_a_fork_has_random_numbers_of_its_own(
+    wide_context: Context, prompt_tokens: list[int]
+) -> None:
+    """It draws by hand what the original draws after it, from the same place on."""
+    model = wide_context.model
+    if Capability.LOGITS not in model.capabilities:  # nothing is drawn by hand
+        return
+    params = endless(model, temperature=2.0, seed=7)
+
+    def draw(sequence: Sequence, count: int) -> list[int]:
+        drawn = []
+        for _ in range(count):
+            drawn.append(sequence.sample(params))
+            sequence.evaluate(drawn[-1:])
+        return drawn
+
+    sequence = wide_context.get_sequence()
+    sequence.evaluate(prompt_tokens)
+    draw(sequence, 3)
+    twin = sequence.fork()
+    assert draw(twin, 8) == draw(sequence, 8)
+
+
+class Interruption(BaseException):
+    """Something that is no `Exception`, as Ctrl-C."""
+
+
+def _generate(sequence: Sequence) -> None:
+    answer(sequence, [*sequence.tokens, *sequence.tokens[:3]], 4)
+
+
+def _generate_something_else(sequence: Sequence) -> None:
+    answer(sequence, sequence.tokens[::-1], 4)
+
+
+def _truncate_and_go_on(sequence: Sequence) -> None:
+    sequence.truncate(len(sequence.tokens) // 2)
+    sequence.evaluate(sequence.tokens[:2] or [0])
+
+
+def _fail_in_a_block_inside(sequence: Sequence) -> None:
+    sequence.truncate(len(sequence.tokens) - 1)
+    with sequence.transaction():
+        sequence.clear()
+        raise Interruption
+
+
+@clause("seq.transaction")
+@pytest.mark.parametrize(
+    ("work", "error"),
+    [
+        (Sequence.clear, ValueError),
+        (_generate, Interruption),
+        (_generate_something_else, ValueError),
+        (_truncate_and_go_on, Interruption),
+        (_fail_in_a_block_inside, Interruption),
+    ],
+)
+def test_a_block_that_raises_is_undone(
+    any_sequence: Sequence,
+    any_prompt: list[int],
+    any_as_new: FreshAnswers,
+    work: Callable[[Sequence], None],
+    error: type[BaseException],
+) -> None:
+    """The tokens are those of before, and are continued as new."""
+    held, more = any_prompt[:-4], any_prompt[-4:]
+    any_sequence.evaluate(held)
+    with pytest.raises(error), any_sequence.transaction():
+        work(any_sequence)
+        raise error
+    assert any_sequence.tokens == held
+    any_sequence.evaluate(more[:2])
+    assert answer(any_sequence, any_prompt) == any_as_new(any_prompt)
+
+
+@clause("seq.transaction-ok")
+def test_a_block_that_ends_is_kept(
+    sequence: Sequence, prompt_tokens: list[int], other_tokens: list[int]
+) -> None:
+    """What was truncated and evaluated inside stays so."""
+    sequence.evaluate(prompt_tokens)
+    with sequence.transaction() as inside:
+        inside.truncate(3)
+        kept = inside.tokens
+        inside.evaluate(other_tokens)
+    assert sequence.tokens == [*kept, *other_tokens]
