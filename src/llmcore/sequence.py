@@ -361,6 +361,7 @@ class Sequence(Resource):
 
     def _stream(self, request: GenerationRequest, on_result: Any = None) -> Stream:
         model, options = self.context.model, request.options
+        self._engine.pieces.check((*request.sampling.logit_bias, *options.stop_tokens))
         if options.overflow != "error":
             model.require(Capability.PARTIAL_REMOVE, Capability.SHIFT)
             if not self._engine.cache.can_shift:

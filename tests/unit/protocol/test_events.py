@@ -201,3 +201,15 @@ def test_options_change_nothing_else(stage):
     plain = fresh_answer(stage, prompt, 20)
     assert plain == fresh_answer(stage, prompt, 20, logprobs=3)
     assert plain == fresh_answer(stage, prompt, 20, logits_processors=[lambda t, x: x])
+
+
+class TestTokenNumbers:
+    @pytest.mark.parametrize(
+        "options", [{"logit_bias": {10**6: 1.0}}, {"stop_tokens": [10**6]}]
+    )
+    def test_that_do_not_exist(self, stage, options):
+        """An option that names a token outside the vocabulary is refused at once."""
+        stage = stage()
+        with pytest.raises(ValueError, match="1000000"):
+            stage.sequence().generate([65], **options)
+        assert 0 == stage.decodes()
