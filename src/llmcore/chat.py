@@ -115,6 +115,7 @@ class Chat(_Talk):
         """`prompt`, read as the answer is made."""
         self._check()
         asked = _messages(messages)
+        self._dialogue.shortener.forgotten = 0  # it may be another conversation
         return self._dialogue.ask(lambda: asked, params, options)
 
 
@@ -172,11 +173,13 @@ class ChatSession(_Talk):
         """Replace the history; the next turn reuses what still fits."""
         self._check()
         self._history = _messages(messages)
+        self._dialogue.shortener.forgotten = 0
 
     def reset(self) -> None:
         """Start the conversation again, from the system prompt."""
         self._check()
         self._history = list(self._opening)
+        self._dialogue.shortener.forgotten = 0
 
     # -- turns -------------------------------------------------------------------------
 
@@ -236,6 +239,7 @@ class ChatSession(_Talk):
         seen = self._dialogue.seen
         chat = {
             "history": [list(message) for message in self._history],
+            "forgotten": self._dialogue.shortener.forgotten,
             "template": self._dialogue.template_digest,
             "parts": list(seen.parts),
             "seen": list(seen.tokens),
@@ -259,6 +263,7 @@ class ChatSession(_Talk):
         )
         (chat,) = chats
         self._history = list(chat.history)
+        self._dialogue.shortener.forgotten = chat.forgotten
         same = chat.template == self._dialogue.template_digest
         self._dialogue.seen = Seen(chat.parts, chat.seen) if same else Seen()
 

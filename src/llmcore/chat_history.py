@@ -23,6 +23,7 @@ class SavedChat(NamedTuple):
     """What a state file holds of a conversation; see `ChatSession.save`."""
 
     history: tuple[Message, ...]
+    forgotten: int
     template: str
     parts: tuple[str | int, ...]
     seen: tuple[int, ...]
@@ -41,6 +42,7 @@ class SavedChat(NamedTuple):
         try:
             saved = cls(
                 tuple(Message(role, content) for role, content in chat["history"]),
+                chat["forgotten"],
                 chat["template"],
                 tuple(chat["parts"]),
                 tuple(chat["seen"]),
@@ -51,7 +53,10 @@ class SavedChat(NamedTuple):
         right = (
             all(isinstance(text, str) for text in (*texts, saved.template))
             and all(type(part) in (str, int) for part in saved.parts)
-            and all(type(token) is int and token >= 0 for token in saved.seen)
+            and all(
+                type(number) is int and number >= 0
+                for number in (saved.forgotten, *saved.seen)
+            )
         )
         if not right:
             raise StateError("cannot load a conversation: a value has a wrong type")

@@ -176,7 +176,7 @@ class StateError(LlmcoreError, ValueError):
 
 class StateMismatchError(StateError):
     """
-    Saved state was made by something else than what it is loaded into.
+    A saved state, or a receipt, was made by something else than what is here.
 
     Attributes:
         field: What differs, such as ``"model"`` or ``"kv_type_k"``.
@@ -184,18 +184,26 @@ class StateMismatchError(StateError):
         here: Its value here.
     """
 
-    def __init__(self, field: str, saved: object, here: object) -> None:
-        super().__init__(
-            f"cannot load state: its {field} is {saved!r} but here it is {here!r}; "
+    def __init__(
+        self, field: str, saved: object, here: object, what: str = "state"
+    ) -> None:
+        way_out = (
             "load it where it was saved, or let its tokens be evaluated again with "
             "on_mismatch='evaluate'"
+            if what == "state"
+            else "use it where it was made"
+        )
+        super().__init__(
+            f"this {what} does not belong here: its {field} is {saved!r} but it is "
+            f"{here!r} here; {way_out}"
         )
         self.field = field
         self.saved = saved
         self.here = here
+        self.what = what
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.field, self.saved, self.here)
+        return type(self), (self.field, self.saved, self.here, self.what)
 
 
 class ChatTemplateError(LlmcoreError, ValueError):

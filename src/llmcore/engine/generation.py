@@ -173,6 +173,7 @@ class Generation(Work):
     def thoughtful(self) -> bool:
         """Whether it can guess: there is a last token, and nothing is repeated."""
         guesses = self.request.options.predictor is not None
+        guesses = guesses and not self.engine.params.deterministic
         return guesses and self.running and self.rows == len(self.tokens) == 1
 
     def tell(self) -> None:

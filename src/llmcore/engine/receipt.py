@@ -113,7 +113,7 @@ class Receipt:
         }
         for name, (then, now) in pairs.items():
             if then != now:
-                raise StateMismatchError(name, then, now)
+                raise StateMismatchError(name, then, now, "receipt")
 
     def to_json(self) -> str:
         """As text, for a log or a file."""

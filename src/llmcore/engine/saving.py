@@ -9,7 +9,7 @@ from typing import Any
 
 from llmcore.engine.engine import Engine
 from llmcore.engine.job import Job
-from llmcore.errors import StateMismatchError
+from llmcore.errors import StateError, StateMismatchError
 from llmcore.state_file import (
     OnMismatch,
     Path,
@@ -91,8 +91,13 @@ def load(
         check(saved, here, needs_payload=False)
         native = False
     if native:
-        engine.load(job, saved.tokens, saved.payload)
-        return
+        try:
+            engine.load(job, saved.tokens, saved.payload)
+        except StateError:  # of a context with another number of sequences, say
+            if on_mismatch == "error":
+                raise
+        else:
+            return
     engine.truncate(job, 0)
     if saved.tokens:
         engine.evaluate(job, saved.tokens, lambda native, row: None, "the saved state")

@@ -66,6 +66,8 @@ class Stepper:
         self._policy = policy_for(params)
         self._batch_size = params.batch_size
         self._micro_batch = min(params.micro_batch_size, params.batch_size)
+        if params.deterministic:  # a neighbour must not change how a prompt is cut
+            self._micro_batch = params.batch_size
         self._can_abort = Capability.ABORT in info.capabilities
         self._cache = cache
         self._slots = slots
