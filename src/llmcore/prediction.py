@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from llmcore.engine.reuse import common_prefix
+
 if TYPE_CHECKING:
     from llmcore.model import Model
     from llmcore.sequence import Sequence as TokenSequence
@@ -61,7 +63,8 @@ class PromptLookup(Predictor):
     Guesses that what followed the last tokens before follows them again: good for
     answers that copy from their prompt (Saxena, "Prompt Lookup Decoding").
 
-    Takes no time worth speaking of, and memory for each token of prompt and answer.
+    Takes no time worth speaking of, and memory for each token of prompt and answer. It
+    guesses more after it was right, and less after it was wrong.
 
     Args:
         most: Most tokens to guess at once.
@@ -85,10 +88,16 @@ class PromptLookup(Predictor):
         """Learn the prompt."""
         self._tokens: list[int] = []
         self._follows: dict[tuple[int, ...], int] = {}
+        self._guess: Sequence[int] = ()
+        self._length = min(4, self._most)
         self.accept(tokens)
 
     def accept(self, tokens: Sequence[int]) -> None:
-        """Learn what came next."""
+        """Learn what came next, and how good the last guess was."""
+        if self._guess:
+            right = common_prefix(self._guess, tokens)
+            grown = 2 * self._length if right == len(self._guess) else right + 1
+            self._length, self._guess = min(grown, self._most), ()
         for token in tokens:
             for length in self._lengths:
                 if length <= len(self._tokens):
@@ -100,7 +109,8 @@ class PromptLookup(Predictor):
         for length in self._lengths:
             at = self._follows.get(tuple(self._tokens[-length:]))
             if at is not None and length <= len(self._tokens):
-                return self._tokens[at : at + min(limit, self._most)]
+                self._guess = self._tokens[at : at + min(limit, self._length)]
+                return self._guess
         return ()
 
 

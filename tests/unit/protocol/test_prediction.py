@@ -212,6 +212,17 @@ class TestPromptLookup:
         lookup.accept([4])
         assert [] == list(lookup.predict(5))
 
+    def test_it_learns_how_much_to_guess(self):
+        """It guesses more after it was right, and one more than right after it erred."""
+        lookup = PromptLookup(most=10)
+        text = list(range(20))
+        lookup.start([*text, 0, 1, 2])
+        assert [3, 4, 5, 6] == list(lookup.predict(20))
+        lookup.accept([3, 4, 5, 6])
+        assert [7, 8, 9, 10, 11, 12, 13, 14] == list(lookup.predict(20))
+        lookup.accept([7, 99, 0, 1, 2])
+        assert [3, 4] == list(lookup.predict(20))
+
     @pytest.mark.parametrize("bad", [{"most": 0}, {"shortest": 0}, {"longest": 1}])
     def test_bad_numbers(self, bad):
         """Numbers that make no sense are refused."""
