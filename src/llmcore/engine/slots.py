@@ -110,6 +110,7 @@ class SlotPool:
 
     def clear_all(self, *, data: bool) -> None:
         """Empty every sequence; none of them may have a user."""
-        slots = self.taken
-        with claim_all(slots), self._node.use() as native:
-            self._cache.clear_all(native, slots, data=data)
+        with self._node.use() as native:
+            slots = self.taken  # only now: one taken since may hold something
+            with claim_all(slots):
+                self._cache.clear_all(native, slots, data=data)
