@@ -62,7 +62,12 @@ class Context(Resource):
     ) -> None:
         self.model = model
         self.params: ContextParams = first_look(native, "params")
-        self._engine = Engine(self.params, model.info, model._pieces)
+        self._engine = Engine(
+            self.params,
+            model.info,
+            model._pieces,
+            can_shift=first_look(native, "can_shift"),
+        )
         can_abort = Capability.ABORT in model.capabilities
         super().__init__(
             "context",

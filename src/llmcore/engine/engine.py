@@ -32,22 +32,31 @@ class Engine:
         info: Of the loaded model.
 
         pieces: Of its vocabulary.
+
+        can_shift: Whether the context can shift, if its model can.
     """
 
     slots: SlotPool
     loop: BatchLoop
 
-    def __init__(self, params: ContextParams, info: ModelInfo, pieces: Pieces) -> None:
+    def __init__(
+        self,
+        params: ContextParams,
+        info: ModelInfo,
+        pieces: Pieces,
+        *,
+        can_shift: bool,
+    ) -> None:
         self.params = params
         self.info = info
         self.pieces = pieces
         self.cache = Cache(params, info)
+        self.cache.can_shift &= can_shift
         self.samplers = NativeSamplers(info)
         self._node: Node | None = None
 
     def bind(self, node: Node, native: BackendContext) -> None:
         """Tell it which context it serves; once, right after its creation."""
-        self.cache.can_shift = self.cache.can_shift and native.can_shift
         self.slots = SlotPool(self.params.sequences, self.cache, node)
         self.loop = BatchLoop(
             self.params, self.info, self.cache, self.slots, node, native
