@@ -5,7 +5,9 @@ What the stateful tests share: engines to test, and who tells the right answers.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
+import tempfile
 import threading
 import time
 import warnings
@@ -19,12 +21,16 @@ from attrs import define, field
 
 import llmcore
 from llmcore.engine.generation import GenerationResult
+from llmcore.lifecycle import collect_forgotten
 from llmcore.prediction import Predictor, PromptLookup
 from llmcore.testing import NullBackend, NullScript, null_backend
 from llmcore.values import CacheKind
 
 PATIENCE = 30.0
 """Seconds after which whoever waits hangs; a correct run never gets there."""
+
+EFFORT = int(os.environ.get("LLMCORE_EFFORT", "1"))
+"""Of that many times as many programs; more than 1 to look for new defects."""
 
 NEAR = 0.02
 """Two logits so close may change places when a batch has another shape."""
@@ -64,6 +70,8 @@ def shown_nothing() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
+        gc.collect()
+        collect_forgotten()  # and not after this block, by the thread that does it
 
 
 class Liar(Predictor):
@@ -121,9 +129,15 @@ class Bench:
     exact: bool = True
     full: bool = True
     shifts: bool = False
+    _folder: Any = field(factory=tempfile.TemporaryDirectory, init=False)
     _known: dict[Any, GenerationResult] = field(factory=dict, init=False)
     _llama: llmcore.Llama | None = field(default=None, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
+
+    @property
+    def state_file(self) -> Path:
+        """Where one sequence can be saved."""
+        return Path(self._folder.name) / "one.state"
 
     def llama(self) -> tuple[llmcore.Llama, NullBackend | None]:
         """A new instance, and the null backend under it if it is one."""
@@ -177,6 +191,7 @@ class Bench:
         """Free what tells the right answers."""
         if self._llama is not None:
             self._llama.dispose()
+        self._folder.cleanup()
 
 
 def agreed(a: Sequence[int], b: Sequence[int]) -> int:

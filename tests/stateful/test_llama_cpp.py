@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from .crowd import programs, run_tasks, run_threads
-from .kit import Bench, llama_cpp_bench
-from .machine import Programs, run_machine
+from .kit import EFFORT, Bench, llama_cpp_bench
+from .programs import Programs, run_machine
 
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
 
@@ -32,14 +32,14 @@ def test_any_program(bench: Bench, contexts: int) -> None:
     run_machine(Programs, bench, contexts=contexts, examples=15, steps=25)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(3 * EFFORT))
 def test_threads(bench: Bench, seed: int) -> None:
     """Whatever threads do, they get right answers or typed errors."""
     run_threads(bench, programs(seed, count=4, steps=15))
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(2 * EFFORT))
 def test_tasks(bench: Bench, seed: int, loop: str) -> None:
     """So do tasks."""
     run_tasks(bench, programs(seed, count=4, steps=15), loop)

@@ -7,8 +7,9 @@ import pytest
 from llmcore.values import CacheKind
 
 from .crowd import programs, run_tasks, run_threads
-from .kit import Bench, null_bench
-from .machine import Faulty, run_machine
+from .faulty import Faulty
+from .kit import EFFORT, Bench, null_bench
+from .programs import run_machine
 
 KINDS = [kind for kind in CacheKind if kind is not CacheKind.NONE]
 
@@ -23,17 +24,17 @@ def _bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 @pytest.mark.parametrize("contexts", [1, 2])
 def test_any_program(bench: Bench, contexts: int) -> None:
     """Any program of one thread gets what its author may expect."""
-    run_machine(Faulty, bench, contexts=contexts, examples=40, steps=30)
+    run_machine(Faulty, bench, contexts=contexts, examples=25, steps=30)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4 * EFFORT))
 def test_threads(bench: Bench, seed: int) -> None:
     """Whatever threads do, they get right answers or typed errors, and all is freed."""
     run_threads(bench, programs(seed, count=4, steps=25))
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2 * EFFORT))
 def test_tasks(bench: Bench, seed: int, loop: str) -> None:
     """So do tasks."""
     run_tasks(bench, programs(seed, count=4, steps=25), loop)

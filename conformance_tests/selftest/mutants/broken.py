@@ -100,9 +100,11 @@ class SharedScratch(NullBackend):
                 shared["rows"] = dict(context._rows)
 
             context.decode = decode_here
-            context._row = lambda op, n: (
-                next(iter(shared["rows"].values()), None) or row(op, n)
-            )
+            def shared_row(op, n):
+                rows = shared["rows"]
+                return rows.get(n) or next(iter(rows.values()), None) or row(op, n)
+
+            context._row = shared_row
             return context
 
         model.create_context = create_context

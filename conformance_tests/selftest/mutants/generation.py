@@ -12,6 +12,7 @@ import llmcore.sequence
 from llmcore import ChatSession, Model, SamplingParams, Sequence, Stream
 from llmcore.backends.null.context import NullContext
 from llmcore.chat import Message
+from llmcore.chat_template import ChatTemplate
 from llmcore.engine.generation import Generation
 from llmcore.engine.text import TextAssembler
 from llmcore.errors import ContextOverflowError, DecodeError, OperationCancelledError
@@ -40,7 +41,8 @@ def knows_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def init(self, *args):
         create(self, *args)
-        self._ends = frozenset()
+        if not self.request.options.min_tokens:
+            self._ends = frozenset()
 
     monkeypatch.setattr(Generation, "__init__", init)
 
@@ -62,12 +64,12 @@ def keeps_what_was_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant(kills="gen.context-full")
 def fails_when_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that fills the sequence is an error."""
+    """An answer to a long prompt that fills the sequence is an error."""
     finish = Generation._finish
 
     def strict(self, reason):
-        if reason == "context_full":
-            size = self.engine.cache.size
+        size = self.engine.cache.size
+        if reason == "context_full" and 2 * len(self._prompt) > size:
             raise ContextOverflowError(size + 1, size)
         return finish(self, reason)
 
@@ -318,9 +320,10 @@ def reads_control_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="chat.reuse")
 def numbers_the_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each prompt begins differently, so that nothing can be kept."""
-    render = ChatSession._render
+    render = ChatTemplate.render
 
-    def numbered(self, messages):
-        return (f"{len(messages)} messages\n", *render(self, messages))
+    def numbered(self, messages, *args, **options):
+        parts = render(self, messages, *args, **options)
+        return [f"{len(messages)} messages\n", *parts]
 
-    monkeypatch.setattr(ChatSession, "_render", numbered)
+    monkeypatch.setattr(ChatTemplate, "render", numbered)

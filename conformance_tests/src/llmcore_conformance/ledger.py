@@ -305,6 +305,10 @@ class RecordingContext(spi.BackendContext):
                 self._violate(ViolationKind.TARGET_NOT_EMPTY, "copy", str(target))
             self.real.copy(source, target)
 
+    @property
+    def can_shift(self) -> bool:
+        return self.real.can_shift
+
     def shift(self, sequence: int, start: int, end: int, delta: int) -> None:
         with self._call("shift", sequence):
             self.real.shift(sequence, start, end, delta)
