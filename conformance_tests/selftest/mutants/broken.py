@@ -100,6 +100,7 @@ class SharedScratch(NullBackend):
                 shared["rows"] = dict(context._rows)
 
             context.decode = decode_here
+
             def shared_row(op, n):
                 rows = shared["rows"]
                 return rows.get(n) or next(iter(rows.values()), None) or row(op, n)

@@ -213,7 +213,7 @@ class TestPromptLookup:
         assert [] == list(lookup.predict(5))
 
     def test_it_learns_how_much_to_guess(self):
-        """It guesses more after it was right, and one more than right after it erred."""
+        """It guesses more after it was right, and less after it was wrong."""
         lookup = PromptLookup(most=10)
         text = list(range(20))
         lookup.start([*text, 0, 1, 2])
