@@ -197,10 +197,14 @@ class TestFork:
         code, lines, errors = outcome(
             FORK
             + """
+def own():
+    with Scope() as scope:
+        scope.own(model)
+
 def work():
     for use in (model._check, model._use().__enter__, model.lease, model.__enter__,
                 lambda: make("late", model), lambda: model.move_to(None),
-                lambda: Scope().own(model), lambda: Operation(model._node)):
+                own, lambda: Operation(model._node)):
         try:
             use()
         except ForkError as error:

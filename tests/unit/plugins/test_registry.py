@@ -133,7 +133,7 @@ def test_incompatible(site: Site, registry: Registry) -> None:
     site.install(code=plugin_code(spec="2.0"))
 
     assert "mine" in registry.backends
-    with pytest.raises(BackendUnavailableError, match=r"spec 2\.0.*implements 1\.0"):
+    with pytest.raises(BackendUnavailableError, match=r"spec 2\.0.*implements 1\.1"):
         registry.get("mine")
 
 
