@@ -21,7 +21,7 @@ from llmcore.errors import (
 )
 from llmcore.lifecycle import Node, Use
 from llmcore.spi import BackendContext, Batch
-from llmcore.values import Capability, ContextParams, ModelInfo
+from llmcore.values import CacheKind, Capability, ContextParams, ModelInfo
 
 Part = tuple[Work, Sequence[int]]
 """Some work, and its tokens that go into a batch."""
@@ -69,6 +69,7 @@ class Stepper:
         if params.deterministic:  # a neighbour must not change how a prompt is cut
             self._micro_batch = params.batch_size
         self._can_abort = Capability.ABORT in info.capabilities
+        self._remembers = info.cache_kind is not CacheKind.NONE
         self._cache = cache
         self._slots = slots
         self._node = node
@@ -213,7 +214,7 @@ class Stepper:
         busy = [work.job.slot for work in failed]
         for slot in self._slots.taken:
             lost = list(slot.tokens)
-            if slot in busy or not lost:
+            if slot in busy or slot.pending or not lost or not self._remembers:
                 continue
             if native.bounds(slot.number)[1] == len(lost) - 1:
                 continue
