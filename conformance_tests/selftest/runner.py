@@ -26,17 +26,15 @@ def run_suite(
     environment = dict(
         os.environ, PYTHONPATH=_python_path(), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"
     )
+    # Hundreds of runs of the same modules: none but the first compiles them.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment["PYTHONPYCACHEPREFIX"] = str(folder.parent / "pycache")
     if mutant is not None:
         environment["LLMCORE_MUTANT"] = mutant
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += [
-        "-p",
-        "llmcore_conformance.plugin",
-        "-p",
-        "mutants",
-        "--pyargs",
-        "llmcore_conformance.suite",
-    ]
+    command = [sys.executable, "-m", "pytest", "-q"]
+    for plugin in ("no:cacheprovider", "llmcore_conformance.plugin", "mutants"):
+        command += ["-p", plugin]
+    command += ["--pyargs", "llmcore_conformance.suite"]
     command += [f"--llmcore-backend={backend}", "--llmcore-patience=4"]
     command += [f"--llmcore-report={path}", *options]
     done = subprocess.run(

@@ -12,7 +12,7 @@ from typing import Self
 
 from llmcore.engine.generation import Generation, GenerationResult
 from llmcore.engine.signals import MOMENT
-from llmcore.engine.tasks import waker
+from llmcore.engine.tasks import nap
 from llmcore.errors import BusyError, NoResultError
 from llmcore.events import Finish, StreamEvent, TextDelta
 
@@ -88,17 +88,17 @@ class Stream:
 
     async def _woken(self) -> None:
         """Wait until there is something to look at, or a deadline is near."""
-        import anyio
-
-        mailbox, event = self._generation.mailbox, anyio.Event()
-        mailbox.notify = waker(event)
+        mailbox, rest = self._generation.mailbox, nap()
+        mailbox.notify = rest.wake
         if mailbox.ready.wait(0):  # it came before we said whom to wake
             return
         if self._generation.job.deadline is None:
-            await event.wait()
-        else:
-            with anyio.move_on_after(self._patience()):
-                await event.wait()
+            await rest.over()
+            return
+        import anyio
+
+        with anyio.move_on_after(self._patience()):
+            await rest.over()
 
     def _begin_turn(self) -> None:
         if not self._turn.acquire(blocking=False):

@@ -106,13 +106,14 @@ def is_too_exact(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="cap.logits")
 def lends_its_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     """All logits of a sequence are the same array."""
-    real, lent = Sequence.logits.fget, {}
+    real = Sequence.logits.fget
 
     def logits(self):
         fresh = real(self)
-        array = lent.setdefault(id(self), fresh)
-        array[:] = fresh
-        return array
+        if not hasattr(self, "_lent"):
+            self._lent = fresh
+        self._lent[:] = fresh
+        return self._lent
 
     monkeypatch.setattr(Sequence, "logits", property(logits))
 

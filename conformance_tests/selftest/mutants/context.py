@@ -75,7 +75,10 @@ def keeps_a_lease_on_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Model, "create_context", held)
 
 
-@mutant(kills="context.independent")
+@mutant(
+    kills="context.independent",
+    also={"det.alone": "a context that it compares with may close meanwhile"},
+)
 def closes_all_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing a context empties the others of its model as well."""
     create, close = NullModel.create_context, NullContext.close

@@ -124,14 +124,14 @@ def stops_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="gen.finished")
 def begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks a finished stream often enough gets its last piece again."""
-    following, asked = Stream.__next__, Counter()
+    following = Stream.__next__
 
     def restless(self):
         try:
             piece = following(self)
         except StopIteration:
-            asked[id(self)] += 1
-            if asked[id(self)] == 3 and self._generation.result is not None:
+            self._asked = getattr(self, "_asked", 0) + 1
+            if self._asked == 3 and self._generation.result is not None:
                 return self._last
             raise
         self._last = piece
@@ -160,13 +160,14 @@ def fails_again(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="gen.greedy-repeatable")
 def grows_tired(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine with hidden state: the fourth prompt on a sequence is answered so."""
-    decode, begun = NullContext.decode, Counter()
+    decode = NullContext.decode
 
     def moody(self, batch):
         number = batch.sequences[0]
         if batch.positions[0] == 0:
-            begun[id(self), number] += 1
-            if begun[id(self), number] == 4:
+            begun = self.__dict__.setdefault("_begun", Counter())
+            begun[number] += 1
+            if begun[number] == 4:
                 self._cells[number]._salt += b"!"
         decode(self, batch)
 
@@ -176,14 +177,15 @@ def grows_tired(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant(kills="gen.seed-repeatable")
 def uses_a_seed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second generation of a sequence draws from where the first one was."""
-    stream, used = Sequence._stream, Counter()
+    stream = Sequence._stream
 
     def go_on(self, request, *args):
         seed = request.sampling.seed
         if seed is not None:
-            sampling = evolve(request.sampling, seed=seed + used[id(self)])
+            used = getattr(self, "_used", 0)
+            sampling = evolve(request.sampling, seed=seed + used)
             request = evolve(request, sampling=sampling)
-            used[id(self)] += 1
+            self._used = used + 1
         return stream(self, request, *args)
 
     monkeypatch.setattr(Sequence, "_stream", go_on)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from llmcore.engine.reasoning import ReasoningMarks, ReasoningSplitter
 from llmcore.engine.text import TextAssembler
@@ -42,7 +42,7 @@ class AnswerText:
         """Whether a stop string was found."""
         return self._assembler.stopped
 
-    def push(self, piece: bytes, token: int, count: int) -> Iterator[StreamEvent]:
+    def push(self, piece: bytes, token: int, count: int) -> list[StreamEvent]:
         """
         What became certain with a token.
 
@@ -54,21 +54,25 @@ class AnswerText:
             count: How many tokens the answer has with it.
         """
         text = self._assembler.push(piece)
-        yield from self._events(self._splitter.split(text, token), count)
+        return self._events(self._splitter.split(text, token), count)
 
-    def finish(self, count: int) -> Iterator[StreamEvent]:
+    def finish(self, count: int) -> list[StreamEvent]:
         """The answer ended: what was held back and is text after all."""
         rest = self._assembler.finish()
-        yield from self._events(self._splitter.split(rest), count)
-        yield from self._events(self._splitter.finish(), count)
+        return [
+            *self._events(self._splitter.split(rest), count),
+            *self._events(self._splitter.finish(), count),
+        ]
 
     def _events(
         self, parts: Iterable[tuple[bool, str]], count: int
-    ) -> Iterator[StreamEvent]:
+    ) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
         for thought, part in parts:
             if thought:
                 self._thoughts.append(part)
-                yield ReasoningDelta(reasoning=part, tokens=count)
+                events.append(ReasoningDelta(reasoning=part, tokens=count))
             else:
                 self._texts.append(part)
-                yield TextDelta(text=part, tokens=count)
+                events.append(TextDelta(text=part, tokens=count))
+        return events

@@ -4,7 +4,7 @@ Telling what a model thinks from what it answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
@@ -49,20 +49,22 @@ class ReasoningSplitter:
         self._at_start = True
         self._held = ""
 
-    def split(self, text: str, token: int | None = None) -> Iterator[tuple[bool, str]]:
+    def split(self, text: str, token: int | None = None) -> Iterable[tuple[bool, str]]:
         """
-        Take more text; yields the parts that are certain: whether thought, and text.
+        Take more text; returns the parts that are certain: whether thought, and text.
 
         Args:
             text: What became certain with this token.
 
             token: The token, which may be a mark itself.
         """
-        marks = self._marks
-        if marks is None:
-            if text:
-                yield False, text
-            return
+        if self._marks is None:
+            return ((False, text),) if text else ()
+        return self._split(self._marks, text, token)
+
+    def _split(
+        self, marks: ReasoningMarks, text: str, token: int | None
+    ) -> Iterator[tuple[bool, str]]:
         self._held += text
         yield from self._certain(marks)
         if token is not None and token in (marks.begin_token, marks.end_token):

@@ -36,7 +36,11 @@ class Waiting(NamedTuple):
 
 
 class SchedulingPolicy(Protocol):
-    """Decides about each step, on the engine's thread; must be quick."""
+    """
+    Decides about each step, unless one answer alone goes on by a token.
+
+    Called on the engine's thread; must be quick.
+    """
 
     def share(self, waiting: Sequence[Waiting], budget: int) -> Sequence[int]:
         """

@@ -108,6 +108,9 @@ class Stepper:
 
     def _plan(self, ready: list[Work]) -> list[Part]:
         self.count += 1
+        if len(ready) == 1 and ready[0].running and ready[0].left == 1:
+            ready[0].served = self.count
+            return [(ready[0], ready[0].tokens[-1:])]  # nothing to decide
         waiting = [Waiting(w.left, w.running, w.priority, w.served) for w in ready]
         budget = self._batch_size
         running = sum(one.tokens for one in waiting if one.running)

@@ -5,41 +5,66 @@ Waking a task of an event loop from another thread: asyncio and trio.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import anyio
+    import trio
 
 
-def waker(event: anyio.Event) -> Callable[[], None]:
-    """
-    What sets an event of the running loop. The result may be called from any thread and
-    at any time, and does nothing when the loop is gone.
-    """
+class Nap(Protocol):
+    """One wait of one task."""
+
+    def wake(self) -> None:
+        """End it. Any thread, any moment; does nothing when the loop is gone."""
+
+    def over(self) -> Awaitable[None]:
+        """To be awaited once, by the task that made it."""
+
+
+def nap() -> Nap:
+    """A wait of the task that runs here."""
     try:
-        loop = asyncio.get_running_loop()
+        return _AsyncioNap(asyncio.get_running_loop())
     except RuntimeError:
-        return _trio_waker(event)
+        return _TrioNap()
 
-    def wake() -> None:
+
+class _AsyncioNap:
+    """A bare future: an event would cost as much again, for each token."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._future: asyncio.Future[None] = loop.create_future()
+
+    def wake(self) -> None:
         try:
-            loop.call_soon_threadsafe(event.set)
+            self._loop.call_soon_threadsafe(self._end)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
 
-    return wake
+    def _end(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def over(self) -> Awaitable[None]:
+        return self._future
 
 
-def _trio_waker(event: anyio.Event) -> Callable[[], None]:
-    import trio
+class _TrioNap:
+    def __init__(self) -> None:
+        import trio
 
-    token = trio.lowlevel.current_trio_token()
+        self._token = trio.lowlevel.current_trio_token()
+        self._event: trio.Event = trio.Event()
 
-    def wake() -> None:
+    def wake(self) -> None:
+        import trio
+
         try:
-            token.run_sync_soon(event.set)
+            self._token.run_sync_soon(self._event.set)
         except trio.RunFinishedError:
             return
 
-    return wake
+    def over(self) -> Awaitable[None]:
+        return self._event.wait()

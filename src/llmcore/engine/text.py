@@ -37,7 +37,8 @@ class TextAssembler:
 
     def push(self, data: bytes) -> str:
         """Take the bytes of the next token; returns the text that is certain now."""
-        return self._take(self._decoder.decode(data), final=False)
+        text = self._decoder.decode(data)
+        return self._take(text, final=False) if self._stops else text
 
     def finish(self) -> str:
         """End the answer; returns what was held back and turned out to be text."""

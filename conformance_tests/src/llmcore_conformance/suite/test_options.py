@@ -149,7 +149,7 @@ def test_a_stream_that_nobody_reads_frees_its_sequence_in_time(
 
     def free() -> bool:
         with suppress(SequenceBusyError):
-            sequence.evaluate([])
+            sequence.evaluate(prompt_tokens[:1])
             return True
         return False
 
