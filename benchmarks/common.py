@@ -79,7 +79,7 @@ class Side:
             raise SideError(self._ending())
         answer = json.loads(line)
         if "error" in answer:
-            first, *_ = answer["error"].split(". ")
+            first, *_ = answer["error"].splitlines()[0].split(". ")
             raise SideError(f"refuses: {first}")
         return answer["answer"]
 

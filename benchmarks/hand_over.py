@@ -282,7 +282,7 @@ def main() -> None:
     threads = {"n_threads": args.threads, "n_threads_batch": args.threads}
     for count in (1, 8):
         size = {"n_ctx": 256 * count, "n_seq_max": count}
-        raw = Raw(args.model, {}, CONTEXT | threads | size)
+        raw = Raw.load(args.model, CONTEXT | threads | size)
         # Any tokens do: speed does not depend on them.
         compare(
             raw,

@@ -1,31 +1,26 @@
-"""llmcore's side: the same work through its public objects."""
+"""
+llmcore's side: the same work through its public objects, and by the raw loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field
 
 import llmcore
 from benchmarks.child import generated, in_threads, serve, timed
-from llmcore.backends.llama_cpp import native_params
+from benchmarks.raw import Raw
 from llmcore.backends.llama_cpp.context import LlamaCppContext
-from llmcore.backends.llama_cpp.native import C
 from llmcore.spi import Batch
 
-NO_PROGRESS = C.llama_model_default_params().progress_callback
+T = TypeVar("T")
 TURNS = ("What is the capital of France?", "And of Italy? Answer in one sentence.")
-
-
-def plain(structure: Any) -> dict[str, int | float]:
-    """The fields of a native structure that are numbers."""
-    fields = {name: getattr(structure, name) for name, _ in structure._fields_}
-    return {k: v for k, v in fields.items() if isinstance(v, int | float)}
 
 
 class Jobs:
@@ -38,22 +33,14 @@ class Jobs:
 
     # -- the objects ---------------------------------------------------------------
 
-    def open(self, path: str, **params: Any) -> dict[str, object]:
-        """A context in the place of the one before; the engine's own parameters."""
+    def open(self, path: str, **params: Any) -> None:
+        """A context in the place of the one before."""
         if self.model is None:
             self.model = self.llama.load_model(path)
         for sequence in self.sequences[:1]:
             sequence.context.dispose()
         context = self.model.create_context(**params)
         self.sequences = [context.get_sequence() for _ in range(params["sequences"])]
-        return {
-            "model": plain(
-                native_params.model_params(llmcore.ModelParams(), NO_PROGRESS)
-            ),
-            "context": plain(
-                native_params.context_params(context.params, self.model.info)
-            ),
-        }
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """As prompts."""
@@ -65,6 +52,27 @@ class Jobs:
         for sequence in self.sequences:
             sequence.clear()
         return self.sequences[0]
+
+    def _raw(self, loop: Callable[[Raw], T]) -> tuple[float, T]:
+        """
+        Time a raw loop on this very context, in the thread that calls the engine.
+
+        So memory, cores and OpenMP's threads are the same on both sides: another
+        context in another process may be 3 % faster or slower, by luck.
+        """
+        sequence = self._empty()
+
+        def work(native: Any, _: int) -> tuple[float, T]:
+            raw = Raw(native._handle, native.params.batch_size)
+            raw.clear()
+            try:
+                return timed(lambda: loop(raw))
+            finally:
+                raw.clear()
+                raw.close()
+
+        with sequence._job() as job:
+            return sequence._engine.evaluate(job, [0], work)
 
     # -- streams -------------------------------------------------------------------
 
@@ -104,6 +112,12 @@ class Jobs:
         texts = [answer.text for answer in answers]
         return generated(seconds, texts, [len(answer.tokens) for answer in answers])
 
+    def raw_generate(self, prompts: list[list[int]], count: int) -> dict[str, object]:
+        """Greedy tokens after all prompts at once."""
+        seconds, answers = self._raw(lambda raw: raw.generate(prompts, count))
+        texts = [b"".join(piece for _, piece in a).decode("utf-8") for a in answers]
+        return generated(seconds, texts, [len(answer) for answer in answers])
+
     def copied(
         self, prompt: list[int], count: int, predict: bool = False
     ) -> dict[str, object]:
@@ -124,6 +138,10 @@ class Jobs:
         sequence = self._empty()
         return timed(lambda: sequence.evaluate(tokens))[0]
 
+    def raw_evaluate(self, tokens: list[int]) -> float:
+        """Seconds for a prompt of at most one batch."""
+        return self._raw(lambda raw: raw.prompts([tokens]))[0]
+
     def turn(self) -> dict[str, object]:
         """From a second question to the first text of its answer, and what it read."""
         sequence = self._empty()
@@ -142,6 +160,15 @@ class Jobs:
             prompt = sequence.tokens[: result.prompt_tokens]
             reused = result.cache.reused
         return {"seconds": seconds, "known": prompt[:reused], "new": prompt[reused:]}
+
+    def raw_turn(self, known: list[int], new: list[int]) -> float:
+        """Seconds from the new tokens of a conversation to the first of the answer."""
+
+        def turn(raw: Raw) -> float:
+            raw.prompts([known])
+            return timed(lambda: raw.turn(len(known), new))[0]
+
+        return self._raw(turn)[1]
 
     # -- what the raw loop has no part in ------------------------------------------
 
@@ -225,8 +252,11 @@ if __name__ == "__main__":
         tokenize=jobs.tokenize,
         generate=jobs.generate,
         copied=jobs.copied,
+        raw_generate=jobs.raw_generate,
         evaluate=jobs.evaluate,
+        raw_evaluate=jobs.raw_evaluate,
         turn=jobs.turn,
+        raw_turn=jobs.raw_turn,
         cancel=jobs.cancel,
         fork=jobs.fork,
     )

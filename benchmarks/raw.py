@@ -1,8 +1,7 @@
 """
 The loops that everybody writes over the C API: the speed that the engine itself has.
 
-Greedy tokens of one or several sequences, one batch with a token of each per step. The
-parameters are those that llmcore hands to the same library.
+Greedy tokens of one or several sequences, one batch with a token of each per step.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ from typing import Any
 
 import llama_cpp.llama_cpp as binding
 
-from benchmarks.child import generated, serve, timed
-
 C: Any = binding  # untyped ctypes
 
 Row = tuple[int, int, int, bool]
@@ -24,51 +21,44 @@ Row = tuple[int, int, int, bool]
 _silence = C.llama_log_callback(lambda level, text, data: None)
 
 
-def _fill(structure: Any, values: dict[str, Any]) -> Any:
-    for name, value in values.items():
-        setattr(structure, name, value)
-    return structure
-
-
 class Raw:
     """
-    A model and a context; lives as long as the process.
+    The loops over a native context, which it does not own.
 
     Args:
-        path: Of the model file.
+        context: A `llama_context` pointer.
 
-        model: Fields of `llama_model_params`.
-
-        context: Fields of `llama_context_params`.
+        batch_size: Of the context.
     """
 
-    def __init__(
-        self, path: str, model: dict[str, Any], context: dict[str, Any]
-    ) -> None:
-        C.llama_log_set(_silence, None)
-        C.llama_backend_init()
-        self.model = C.llama_model_load_from_file(
-            path.encode(), _fill(C.llama_model_default_params(), model)
+    def __init__(self, context: Any, batch_size: int) -> None:
+        self.context = context
+        self.memory = C.llama_get_memory(context)
+        self.vocab = C.llama_model_get_vocab(C.llama_get_model(context))
+        self.batch = C.llama_batch_init(batch_size, 0, 1)
+        self.sampler = C.llama_sampler_chain_init(
+            C.llama_sampler_chain_default_params()
         )
-        self.vocab = C.llama_model_get_vocab(self.model)
-        self.context: Any = None
-        self.batch: Any = None
-        self.resize(context)
-        chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
-        C.llama_sampler_chain_add(chain, C.llama_sampler_init_greedy())
-        self.sampler = chain
+        C.llama_sampler_chain_add(self.sampler, C.llama_sampler_init_greedy())
         self.buffer = ctypes.create_string_buffer(256)
 
-    def resize(self, context: dict[str, Any]) -> None:
-        """Another context in the place of the one before."""
-        if self.context is not None:
-            C.llama_batch_free(self.batch)
-            C.llama_free(self.context)
-        self.batch = C.llama_batch_init(context["n_batch"], 0, 1)
-        self.context = C.llama_init_from_model(
-            self.model, _fill(C.llama_context_default_params(), context)
+    @classmethod
+    def load(cls, path: str, context: dict[str, Any]) -> Raw:
+        """With a model and a context of its own, until the end of the process."""
+        C.llama_log_set(_silence, None)
+        C.llama_backend_init()
+        model = C.llama_model_load_from_file(
+            path.encode(), C.llama_model_default_params()
         )
-        self.memory = C.llama_get_memory(self.context)
+        params = C.llama_context_default_params()
+        for name, value in context.items():
+            setattr(params, name, value)
+        return cls(C.llama_init_from_model(model, params), context["n_batch"])
+
+    def close(self) -> None:
+        """Free what it made itself."""
+        C.llama_sampler_free(self.sampler)
+        C.llama_batch_free(self.batch)
 
     def clear(self) -> None:
         """Empty all sequences."""
@@ -119,59 +109,15 @@ class Raw:
                 answer.append(self.draw(number))
         return answers
 
+    def turn(self, known: int, new: Sequence[int]) -> None:
+        """The first token of an answer after so many tokens and these."""
+        last = len(new) - 1
+        self.decode((token, known + i, 0, i == last) for i, token in enumerate(new))
+        self.draw(last)
+
 
 def rows_of(prompts: Sequence[Sequence[int]]) -> Iterable[Row]:
     """A batch of whole prompts, with logits for the last token of each."""
     for number, prompt in enumerate(prompts):
         for position, token in enumerate(prompt):
             yield token, position, number, position == len(prompt) - 1
-
-
-class Jobs:
-    """What `benchmarks.streams` asks for."""
-
-    raw: Raw | None = None
-
-    def open(self, path: str, model: dict[str, Any], context: dict[str, Any]) -> None:
-        """A context with these parameters."""
-        if self.raw is None:
-            self.raw = Raw(path, model, context)
-        else:
-            self.raw.resize(context)
-
-    def generate(self, prompts: list[list[int]], count: int) -> dict[str, object]:
-        """Greedy tokens after all prompts at once."""
-        raw = self._raw()
-        seconds, answers = timed(lambda: raw.generate(prompts, count))
-        texts = [b"".join(piece for _, piece in a).decode("utf-8") for a in answers]
-        return generated(seconds, texts, [len(answer) for answer in answers])
-
-    def evaluate(self, tokens: list[int]) -> float:
-        """Seconds for a prompt of at most one batch."""
-        raw = self._raw()
-        return timed(lambda: raw.prompts([tokens]))[0]
-
-    def turn(self, known: list[int], new: list[int]) -> float:
-        """Seconds from the new tokens of a conversation to the first of the answer."""
-        raw = self._raw()
-        raw.prompts([known])
-        start, last = len(known), len(new) - 1
-        rows = [(token, start + i, 0, i == last) for i, token in enumerate(new)]
-
-        def first() -> None:
-            raw.decode(rows)
-            raw.draw(last)
-
-        return timed(first)[0]
-
-    def _raw(self) -> Raw:
-        assert self.raw is not None
-        self.raw.clear()
-        return self.raw
-
-
-if __name__ == "__main__":
-    jobs = Jobs()
-    serve(
-        open=jobs.open, generate=jobs.generate, evaluate=jobs.evaluate, turn=jobs.turn
-    )

@@ -7,7 +7,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from os import environ
-from typing import Any
 
 from attrs import field, frozen
 
@@ -94,24 +93,3 @@ def peers(args: Namespace) -> list[Peer]:
 def python_side(module: str) -> Side:
     """One of our own scripts, in the Python that runs this."""
     return Side((sys.executable, "-m", f"benchmarks.{module}"))
-
-
-@frozen(kw_only=True)
-class Both:
-    """llmcore and the raw loop, with the same parameters of the engine."""
-
-    path: str
-    threads: int
-    ours: Side
-    raw: Side
-
-    def open(self, sequences: int, context_size: int = CONTEXT_SIZE) -> None:
-        """New contexts on both; the raw one gets what llmcore hands to the engine."""
-        native: dict[str, Any] = self.ours(
-            "open",
-            path=self.path,
-            sequences=sequences,
-            context_size=context_size,
-            threads=self.threads,
-        )
-        self.raw("open", path=self.path, **native)

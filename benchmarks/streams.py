@@ -9,7 +9,8 @@ the same model, prompts, context size and threads, all streams start together, c
 greedily, and count as tokens per second everything that they generate divided by the
 time from the start to the end of the last one, short prompts included.
 
-Each side is a process of its own. Peers that are not installed are skipped:
+The raw loop runs on llmcore's own native context, in the thread that calls the engine
+there. Each peer is a process of its own; those that are not installed are skipped:
 
     --llama-cpp-python, --cyllama-python    a Python that has it
     --node, --node-llama-cpp                the program, and the folder of the package
@@ -26,7 +27,13 @@ from typing import Any
 
 from benchmarks.chart import chart
 from benchmarks.common import Compared, Side, SideError, pairs, table
-from benchmarks.sides import Both, Peer, add_peer_arguments, peers, python_side
+from benchmarks.sides import (
+    CONTEXT_SIZE,
+    Peer,
+    add_peer_arguments,
+    peers,
+    python_side,
+)
 from llmcore.cli.demo import demo_model
 
 TEXTS = (
@@ -53,20 +60,24 @@ Speeds = dict[str, dict[int, float]]
 class Streams:
     """The comparisons of one run, and what they found."""
 
-    def __init__(self, both: Both, args: argparse.Namespace) -> None:
-        self.both, self.args = both, args
+    def __init__(self, side: Side, args: argparse.Namespace) -> None:
+        self.side, self.args = side, args
         self.rows: list[tuple[str, ...]] = []
         self.speeds: Speeds = {"raw": {}}
-        both.open(1)
-        self.prompts: list[list[int]] = both.ours("tokenize", texts=TEXTS)
+        self._open(1)
+        self.prompts: list[list[int]] = side("tokenize", texts=TEXTS)
+
+    def _open(self, sequences: int, context_size: int = CONTEXT_SIZE) -> None:
+        size = {"sequences": sequences, "context_size": context_size}
+        self.side("open", path=self.args.model, threads=self.args.threads, **size)
 
     def generation(self, width: int) -> None:
         """Some streams at once, from threads and from tasks, and from peers."""
-        self.both.open(width)
+        self._open(width)
         prompts = {"prompts": self.prompts[:width], "count": self.args.tokens}
-        raw = Generating(self.both.raw, prompts)
+        raw = Generating(self.side, {**prompts, "do": "raw_generate"})
         for name, tasks in (("llmcore, threads", False), ("llmcore, tasks", True)):
-            ours = Generating(self.both.ours, {**prompts, "tasks": tasks})
+            ours = Generating(self.side, {**prompts, "tasks": tasks})
             self._generation(name, width, ours, raw)
         for peer in peers(self.args):
             self._peer(peer, width, raw)
@@ -74,7 +85,7 @@ class Streams:
     def _peer(self, peer: Peer, width: int, raw: Generating) -> None:
         job = {"texts": TEXTS[:width], "count": self.args.tokens}
         try:
-            with peer.open(self.both.path, width, self.both.threads) as side:
+            with peer.open(self.args.model, width, self.args.threads) as side:
                 self._generation(peer.name, width, Generating(side, job), raw)
         except SideError as error:
             self._row(f"{width} x {peer.name}", "-", "-", str(error))
@@ -91,28 +102,28 @@ class Streams:
 
     def prompt(self) -> None:
         """Evaluation of a prompt of a whole batch."""
-        self.both.open(1, context_size=1024)
-        (tokens,) = self.both.ours("tokenize", texts=[LONG * 200])
+        self._open(1, context_size=1024)
+        (tokens,) = self.side("tokenize", texts=[LONG * 200])
         tokens = tokens[:512]
         found = pairs(
-            lambda: len(tokens) / float(self.both.ours("evaluate", tokens=tokens)),
-            lambda: len(tokens) / float(self.both.raw("evaluate", tokens=tokens)),
+            lambda: len(tokens) / float(self.side("evaluate", tokens=tokens)),
+            lambda: len(tokens) / float(self.side("raw_evaluate", tokens=tokens)),
             self.args.pairs,
         )
         self._add(f"prompt of {len(tokens)} tokens", found)
 
     def second_turn(self) -> None:
         """First text of a second chat turn, against its new tokens alone."""
-        self.both.open(1, context_size=1024)
+        self._open(1, context_size=1024)
         turn: dict[str, Any] = {}
 
         def ours() -> float:
-            turn.update(self.both.ours("turn"))
+            turn.update(self.side("turn"))
             return 1 / float(turn["seconds"])
 
         def raw() -> float:
             known, new = turn["known"], turn["new"]
-            return 1 / float(self.both.raw("turn", known=known, new=new))
+            return 1 / float(self.side("raw_turn", known=known, new=new))
 
         found = pairs(ours, raw, self.args.pairs)
         milliseconds = Compared(
@@ -124,11 +135,11 @@ class Streams:
 
     def lookup(self) -> None:
         """A copy-heavy task, with guesses from the prompt and without."""
-        self.both.open(1, context_size=1024)
-        (tokens,) = self.both.ours("tokenize", texts=[COPIED * 3])
+        self._open(1, context_size=1024)
+        (tokens,) = self.side("tokenize", texts=[COPIED * 3])
         job = {"do": "copied", "prompt": tokens, "count": 2 * self.args.tokens}
-        guessing = Generating(self.both.ours, {**job, "predict": True})
-        plain = Generating(self.both.ours, job)
+        guessing = Generating(self.side, {**job, "predict": True})
+        plain = Generating(self.side, job)
         try:
             found = pairs(guessing, plain, self.args.pairs)
         except SideError as error:
@@ -149,9 +160,9 @@ class Streams:
 
     def cancel(self) -> str:
         """During a prompt of 2 000 tokens."""
-        self.both.open(1, context_size=2048)
-        (tokens,) = self.both.ours("tokenize", texts=[LONG * 400])
-        runs = [self.both.ours("cancel", tokens=tokens[:2000]) for _ in range(9)]
+        self._open(1, context_size=2048)
+        (tokens,) = self.side("tokenize", texts=[LONG * 400])
+        runs = [self.side("cancel", tokens=tokens[:2000]) for _ in range(9)]
         free = statistics.median(run["ms"] for run in runs)
         return (
             f"cancel during a prompt of 2000 tokens, 9 times: sequence free after "
@@ -162,9 +173,9 @@ class Streams:
 
     def fork(self) -> str:
         """Of a sequence with 1 000 tokens."""
-        self.both.open(2, context_size=1024)
-        (tokens,) = self.both.ours("tokenize", texts=[LONG * 400])
-        runs = [self.both.ours("fork", tokens=tokens[:1000]) for _ in range(9)]
+        self._open(2, context_size=1024)
+        (tokens,) = self.side("tokenize", texts=[LONG * 400])
+        runs = [self.side("fork", tokens=tokens[:1000]) for _ in range(9)]
         fork, first, second = (
             statistics.median(run[what] for run in runs)
             for what in ("fork", "first", "second")
@@ -206,9 +217,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Print the table and write the chart."""
     args = arguments()
-    with python_side("ours") as ours, python_side("raw") as raw:
-        both = Both(path=args.model, threads=args.threads, ours=ours, raw=raw)
-        streams = Streams(both, args)
+    with python_side("ours") as side:
+        streams = Streams(side, args)
         for width in args.widths:
             streams.generation(width)
         streams.prompt()

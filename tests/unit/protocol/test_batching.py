@@ -145,7 +145,7 @@ class Broken:
     def share(self, waiting, budget):
         self.steps += 1
         if self.steps == 1:
-            return [one.tokens for one in waiting]
+            return [1 for _ in waiting]
         return self.say(waiting)
 
 
