@@ -17,7 +17,7 @@ from typing import IO, Any, Self, cast
 from attrs import frozen
 
 ROOT = Path(__file__).parents[1]
-LONGEST = 300.0
+LONGEST = 60.0
 """Seconds after which a job that gives no answer counts as hanging."""
 
 
@@ -125,6 +125,11 @@ class Compared:
     ours: float
     theirs: float
     ratios: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the ratios."""
+        return statistics.median(self.ratios)
 
     @property
     def spread(self) -> str:

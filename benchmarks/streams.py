@@ -54,7 +54,7 @@ COPIED = (
     '        raise ValueError("sides must not be negative")\n'
     "    return width * height\n\n\n"
 )
-Speeds = dict[str, dict[int, float]]
+Found = dict[str, dict[int, Compared]]
 
 
 class Streams:
@@ -63,7 +63,7 @@ class Streams:
     def __init__(self, side: Side, args: argparse.Namespace) -> None:
         self.side, self.args = side, args
         self.rows: list[tuple[str, ...]] = []
-        self.speeds: Speeds = {"raw": {}}
+        self.found: Found = {}
         self._open(1)
         self.prompts: list[list[int]] = side("tokenize", texts=TEXTS)
 
@@ -95,9 +95,7 @@ class Streams:
     ) -> None:
         found = pairs(ours, raw, self.args.pairs)
         same = sum(a == b for a, b in zip(ours.texts, raw.texts, strict=True))
-        self.speeds.setdefault(name, {})[width] = found.ours
-        # The raw loop runs with each of the sides; the first of them is llmcore.
-        self.speeds["raw"].setdefault(width, found.theirs)
+        self.found.setdefault(name, {})[width] = found
         self._add(f"{width} x {name}", found, f"; same text {same} of {width}")
 
     def prompt(self) -> None:
@@ -134,9 +132,9 @@ class Streams:
         self._add(name, milliseconds)
 
     def lookup(self) -> None:
-        """A copy-heavy task, with guesses from the prompt and without."""
+        """In the middle of a copy, with guesses from the prompt and without."""
         self._open(1, context_size=1024)
-        (tokens,) = self.side("tokenize", texts=[COPIED * 3])
+        (tokens,) = self.side("tokenize", texts=[COPIED * 3 + COPIED[:9]])
         job = {"do": "copied", "prompt": tokens, "count": 2 * self.args.tokens}
         guessing = Generating(self.side, {**job, "predict": True})
         plain = Generating(self.side, job)
@@ -147,6 +145,26 @@ class Streams:
             return
         same = "same text" if guessing.texts == plain.texts else "another text"
         self._add("prompt lookup, against llmcore without", found, f"; {same}")
+
+    @property
+    def speeds(self) -> dict[str, dict[int, float]]:
+        """
+        Tokens per second by side and width.
+
+        Each side's share of one rate of the raw loop: it ran beside each of them, and
+        the machine was not equally fast all the time.
+        """
+        raw = {
+            width: statistics.median(
+                by[width].theirs for by in self.found.values() if width in by
+            )
+            for width in self.args.widths
+        }
+        shares = {
+            name: {width: found.ratio * raw[width] for width, found in by.items()}
+            for name, by in self.found.items()
+        }
+        return {"raw": raw, **shares}
 
     def _add(self, name: str, found: Compared, more: str = "") -> None:
         numbers = f"{found.ours:.1f}", f"{found.theirs:.1f}"

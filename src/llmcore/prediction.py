@@ -74,7 +74,7 @@ class PromptLookup(Predictor):
         shortest: The same, at least.
     """
 
-    def __init__(self, most: int = 10, longest: int = 3, shortest: int = 2) -> None:
+    def __init__(self, most: int = 16, longest: int = 3, shortest: int = 2) -> None:
         if most < 1 or not 1 <= shortest <= longest:
             raise ValueError(
                 "most must be at least 1, and shortest from 1 to longest, got "
