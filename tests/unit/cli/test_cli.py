@@ -31,7 +31,7 @@ def llmcore(*args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 def test_help_lists_the_commands():
     """``--help`` names every command."""
     output = CliRunner().invoke(app, ["--help"]).output
-    for name in ("run", "chat", "backends", "doctor", "demo"):
+    for name in ("run", "chat", "backends", "compare", "doctor", "demo"):
         assert name in output
 
 
