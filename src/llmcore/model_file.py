@@ -61,7 +61,9 @@ def check_model_file(
     path = Path(path)
     if set(formats) <= {"gguf"}:
         return read_gguf_header(path)
-    if _is_directory(path) or "gguf" not in formats:
+    if not os.path.exists(path):  # False also for names that no file can have
+        raise ModelLoadError(path, "there is no such file")
+    if path.is_dir() or "gguf" not in formats:
         return None
     with _opened(path) as data:
         is_gguf = data[:4] == MAGIC
@@ -116,13 +118,6 @@ _OTHER_FILES: tuple[tuple[str, str], ...] = (
     (r"[\t\n\r\x20-\x7e]{16}|[\t\n\r\x20-\x7e]*\Z", "a text file, not a model"),
 )
 """First bytes (as Latin-1) of files mistaken for models, and what to say."""
-
-
-def _is_directory(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def _opened(path: Path) -> mmap.mmap:

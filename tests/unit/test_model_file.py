@@ -228,6 +228,12 @@ class TestOtherFiles:
             with pytest.raises(ModelLoadError):
                 check_model_file(path, formats)
 
+    @pytest.mark.parametrize("name", ["missing", "a\0b", "x" * 5000])
+    def test_a_missing_file_of_another_format(self, tmp_path: Path, name: str) -> None:
+        """An engine with a format of its own is never given a file that is not there."""
+        with pytest.raises(ModelLoadError, match="no such file"):
+            check_model_file(tmp_path / name, ("markov",))
+
     def test_gguf_among_formats(self, path: Path) -> None:
         """A GGUF file is checked even if the engine reads other formats too."""
         path.write_bytes(bytes(tiny_image())[:100])

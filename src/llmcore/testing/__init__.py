@@ -1,5 +1,6 @@
 """
-The null backend for tests: scripted behaviour, and a ledger that does not trust core.
+For tests: `checked`, which asserts the contract of the seam around any backend, and
+the null backend, with scripted behaviour and a ledger that does not trust core.
 
 A script says what the engine does; the ledger says what was done to it. At the seam:
 
@@ -38,9 +39,13 @@ from llmcore.backends.null.backend import NullBackend
 from llmcore.backends.null.gate import Gate
 from llmcore.backends.null.ledger import Event, Ledger, Violation, ViolationKind
 from llmcore.backends.null.script import OPS, NullScript
+from llmcore.testing.checked import CheckedBackend, checked
+from llmcore.testing.contract import ContractError
 
 __all__ = [
     "OPS",
+    "CheckedBackend",
+    "ContractError",
     "Event",
     "Gate",
     "Ledger",
@@ -48,6 +53,7 @@ __all__ = [
     "NullScript",
     "Violation",
     "ViolationKind",
+    "checked",
     "null_backend",
 ]
 

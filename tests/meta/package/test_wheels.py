@@ -8,7 +8,8 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PROJECTS = [ROOT, ROOT / "conformance_tests"]
+EXAMPLE = ROOT / "plugins/llmcore-example"
+PROJECTS = [ROOT, ROOT / "conformance_tests", EXAMPLE]
 
 
 def build(project: Path, folder: Path) -> ZipFile:
@@ -18,7 +19,7 @@ def build(project: Path, folder: Path) -> ZipFile:
     return ZipFile(wheel)
 
 
-@pytest.mark.parametrize("project", PROJECTS, ids=["llmcore", "llmcore_conformance"])
+@pytest.mark.parametrize("project", PROJECTS, ids=["llmcore", "llmcore_conformance", "llmcore_example"])
 def test_modules(project: Path, tmp_path: Path) -> None:
     """A wheel holds all of its package and, but for its metadata, nothing else."""
     package = project / "src"
