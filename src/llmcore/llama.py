@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from llmcore.errors import OperationCancelledError
+from llmcore.errors import (
+    BackendUnavailableError,
+    OperationCancelledError,
+    ParameterError,
+)
 from llmcore.lifecycle import (
     Exclusion,
     Node,
@@ -23,10 +27,12 @@ from llmcore.lifecycle import (
     resources,
 )
 from llmcore.model import Model
-from llmcore.plugins import emit_event
+from llmcore.plugins import Gpu, emit_event
+from llmcore.plugins.gpu import gpus_of, obstacle_to, way_to
+from llmcore.plugins.support import require
 from llmcore.seam import Translator
 from llmcore.spi import Backend
-from llmcore.values import BackendInfo, Capability, Device, ModelParams, merge
+from llmcore.values import BackendInfo, Capability, Device, ModelParams, evolve, merge
 
 Progress = Callable[[float], object]
 """Called with the share loaded, 0.0 to 1.0; returning False cancels the load."""
@@ -44,37 +50,70 @@ if hasattr(os, "register_at_fork"):  # what threads of the parent hold stays the
     os.register_at_fork(after_in_child=_process_locks.clear)
 
 
-def get_llama(backend: str | Backend = "auto") -> Llama:
+def get_llama(
+    backend: str | Backend = "auto",
+    *,
+    gpu: Gpu = "auto",
+    require: Iterable[Capability] = (),
+) -> Llama:
     """
     Make a new, independent instance of an engine.
+
+    An engine with foreign code is started in a child process first, once for each
+    version of it: if it crashes, hangs or finds no device there, this process never
+    loads it.
 
     Args:
         backend: The name of an installed backend, ``"distribution:name"``, ``"auto"``
             for the one that the environment variable ``LLMCORE_BACKEND`` names, else
             the best one installed, or a `Backend` object of your own.
 
+        gpu: ``"cuda"``, ``"metal"``, ``"vulkan"`` or ``"rocm"`` for an engine that
+            finds such a device, never for another; False to keep all layers off any
+            GPU; ``"auto"`` for an engine with a GPU if there is one. `Llama.gpu` says
+            what it came to.
+
+        require: Capabilities that the engine must declare.
+
     Raises:
         UnknownBackendError: No plugin provides it; the message lists what there is.
 
-        BackendUnavailableError: It is known but cannot be used; says how to fix it.
+        BackendUnavailableError: It is known but cannot be used, or there is none with
+            such a device; says why, for each, and how to fix it.
+
+        CapabilityError: The backend that was named lacks what is required.
 
         AmbiguousBackendError: Several distributions provide it.
     """
-    if isinstance(backend, Backend):
-        info = getattr(backend, "info", None)
-        if not isinstance(info, BackendInfo):
-            name = type(backend).__name__
-            info = BackendInfo(name=name, factory=f"{type(backend).__module__}:{name}")
-        return Llama(backend, info)
     from llmcore.plugins import BackendRequest, registry
 
     if backend == "auto":
         backend = os.environ.get("LLMCORE_BACKEND", "auto")
-    if backend == "auto":
-        chosen = registry().select(BackendRequest())
+    if isinstance(backend, Backend):
+        request = BackendRequest(gpu=gpu, require=require)
+        made, info = backend, _info_of(backend)
     else:
-        chosen = registry().get(backend)
-    return Llama(registry().create(chosen.qualified), chosen.info)
+        request = BackendRequest(backend=backend, gpu=gpu, require=require)
+        chosen = registry().select(request)
+        made, info = registry().create(chosen.qualified), chosen.info
+    llama = Llama(made, info, gpu=gpu)
+    try:
+        llama.require(*request.require)
+        if gpu != "auto" or made is not backend:
+            llama._find_gpu()
+    except BaseException:
+        llama.dispose()
+        raise
+    return llama
+
+
+def _info_of(backend: Backend) -> BackendInfo:
+    """What a backend of the application's own says about itself, or seems to be."""
+    info = getattr(backend, "info", None)
+    if isinstance(info, BackendInfo):
+        return info
+    name = type(backend).__name__
+    return BackendInfo(name=name, factory=f"{type(backend).__module__}:{name}")
 
 
 _default: Llama | None = None
@@ -105,10 +144,21 @@ class Llama(Resource):
     Lives as long as you need the engine; one per application is usual.
 
     Two instances share nothing. Any thread may use it.
+
+    Attributes:
+        backend: What its plugin says about the engine.
+
+        gpu: The way to the GPU that it uses, such as ``"cuda"``, or False if it uses
+            none. ``"auto"`` if nobody asked the engine, which is then one of core's or
+            the application's own.
     """
 
-    def __init__(self, backend: Backend, info: BackendInfo) -> None:
+    def __init__(
+        self, backend: Backend, info: BackendInfo, *, gpu: Gpu = "auto"
+    ) -> None:
         self.backend: BackendInfo = info
+        self.gpu: Gpu | str = gpu
+        self._off_gpu = gpu is False
         translate = Translator(info.name)
         super().__init__(
             "llama",
@@ -123,6 +173,29 @@ class Llama(Resource):
     def capabilities(self) -> frozenset[Capability]:
         """The most that a model can have here; `Model.capabilities` is what it has."""
         return self.backend.capabilities
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]} gpu={self.gpu!r}>"
+
+    def require(self, *capabilities: Capability) -> None:
+        """
+        Make sure, before a model is loaded, that one could have these capabilities.
+
+        Raises:
+            CapabilityError: One of them is not declared; names it.
+        """
+        require(self._node.label, self.capabilities, capabilities)
+
+    def _find_gpu(self) -> None:
+        """Make sure that what was asked for is there, and keep what is there."""
+        devices = self.devices()
+        if obstacle := obstacle_to(self.gpu, devices):
+            raise BackendUnavailableError(
+                f"backend {self.backend.name!r} cannot be used: {obstacle}"
+            )
+        if self.gpu == "auto":
+            gpus = gpus_of(devices)
+            self.gpu = way_to(gpus[0]) if gpus else False
 
     def load_model(
         self,
@@ -151,9 +224,11 @@ class Llama(Resource):
 
             CapabilityError: Something was asked for that this build cannot do.
 
+            ParameterError: ``gpu_layers`` although this instance is to use no GPU.
+
             DisposedError: Also when this object is disposed during the load.
         """
-        params = merge(ModelParams, params, fields)
+        params = self._placed(merge(ModelParams, params, fields))
         file = self._checked(path)
         load = _Load(progress)
         with Operation(self._node, load.cancel) as operation:
@@ -199,6 +274,19 @@ class Llama(Resource):
         except get_cancelled_exc_class():
             cancelled.set()
             raise
+
+    def _placed(self, params: ModelParams) -> ModelParams:
+        """The parameters with no layer on a GPU that may not or cannot be used."""
+        if params.gpu_layers == "auto":
+            return evolve(params, gpu_layers=0) if self._off_gpu else params
+        if params.gpu_layers and self._off_gpu:
+            raise ParameterError(
+                f"gpu_layers={params.gpu_layers} but {self._node.label} was made with "
+                "gpu=False: leave one of the two out"
+            )
+        if params.gpu_layers:
+            self.require(Capability.GPU)
+        return params
 
     def _checked(self, path: str | os.PathLike[str] | None) -> Path | None:
         """The path, after a look at the file's header."""

@@ -5,15 +5,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmcore.context import Context
 from llmcore.engine.pieces import Pieces
-from llmcore.errors import CapabilityError
 from llmcore.lifecycle import Exclusion, Resource
+from llmcore.plugins.support import Support, require, support
 from llmcore.seam import first_look
 from llmcore.spi import BackendModel
 from llmcore.twins import twin
@@ -66,17 +66,17 @@ class Model(Resource):
         """What this model can do on its backend."""
         return self.info.capabilities
 
+    @property
+    def support(self) -> Mapping[str, Support]:
+        """How each operation is done here; see `llmcore.plugins.support`."""
+        return support(self.capabilities)
+
     def require(self, *capabilities: Capability) -> None:
         """
         Raises:
             CapabilityError: One of them is not declared; names it.
         """
-        for capability in capabilities:
-            if capability not in self.capabilities:
-                raise CapabilityError(
-                    f"{self._node.label} does not have the capability "
-                    f"'{capability.value}': use another backend or model"
-                )
+        require(self._node.label, self.capabilities, capabilities)
 
     def create_context(
         self, params: ContextParams | None = None, **fields: Any

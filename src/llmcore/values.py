@@ -144,6 +144,8 @@ class Device:
     A processor with memory of its own, in bytes.
 
     ``kind`` is ``"cpu"``, ``"gpu"``, ``"integrated-gpu"`` or ``"accelerator"``.
+    ``api`` is the way to it, such as ``"cuda"``, ``"metal"``, ``"vulkan"`` or
+    ``"rocm"``; empty if the backend does not say, and then nobody can ask for it.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Device:
     description: str = ""
     total: int = 0
     free: int = 0
+    api: str = ""
 
     @property
     def used(self) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import typer
 
-from llmcore.errors import LlmcoreError
+if TYPE_CHECKING:
+    from llmcore.plugins import Registered
 
 
 def doctor() -> None:
@@ -22,28 +24,44 @@ def doctor() -> None:
     for problem in registry().problems:
         healthy = False
         typer.echo(f"problem: {problem}")
-    for name in registry().backends:
-        try:
-            for line in _try_backend(name):
-                typer.echo(line)
-        except LlmcoreError as error:
-            healthy = False
-            typer.echo(f"{name}: cannot be used: {error}")
+    for name, backend in registry().backends.items():
+        for good, line in _examine(name, backend):
+            healthy &= good
+            typer.echo(line)
     found = demo_model()
     typer.echo(f"demo model: {found or 'not installed (see llmcore demo)'}")
     if not healthy:
         raise typer.Exit(1)
 
 
-def _try_backend(name: str) -> Iterator[str]:
-    """Start an engine and ask it for its devices."""
-    from llmcore.llama import get_llama
+def _examine(name: str, backend: Registered) -> Iterator[tuple[bool, str]]:
+    """
+    Start an engine in a process of its own, whatever is known of it already.
 
-    with get_llama(name) as llama:
-        yield f"{name}: works"
-        for device in llama.devices():
-            total, free = device.total / 2**30, device.free / 2**30
-            yield (
-                f"  {device.kind} {device.name} {device.description}: "
-                f"{free:.1f} of {total:.1f} GiB free"
-            )
+    Yields:
+        Whether that is as it should be, and a line for people.
+    """
+    from llmcore.plugins import registry
+
+    if problem := backend.problem:
+        # nobody has to install every engine that there is
+        good = problem.stage == "missing"
+        yield good, f"{name}: cannot be used: {problem.message}"
+        return
+    trial = registry().try_out(name)
+    if trial.untried:
+        yield True, f"{name}: {trial}"
+        return
+    if trial.failure:
+        yield False, f"{name}: cannot be used: {trial.failure}"
+        return
+    yield True, f"{name}: works (started in {trial.seconds:.1f} s)"
+    for device in trial.devices:
+        total, free = device.total / 2**30, device.free / 2**30
+        yield (
+            True,
+            f"  {device.kind} {device.name} {device.description}: "
+            f"{free:.1f} of {total:.1f} GiB free",
+        )
+    if trial.noise:
+        yield False, f"{name}: writes to standard output: {trial.noise!r}"

@@ -7,25 +7,32 @@ does. What is wrong with a plugin becomes a `PluginProblem`.
 
 from __future__ import annotations
 
+from llmcore.plugins.gpu import Gpu
 from llmcore.plugins.registry import Registry
+from llmcore.plugins.support import Support, support
 from llmcore.plugins.values import (
     BackendRequest,
     PluginProblem,
     Registered,
     ResourceEvent,
+    Trial,
     Verdict,
 )
 
 __all__ = [
     "BackendRequest",
+    "Gpu",
     "PluginProblem",
     "Registered",
     "Registry",
     "ResourceEvent",
+    "Support",
+    "Trial",
     "Verdict",
     "emit_event",
     "registry",
     "reload_plugins",
+    "support",
 ]
 
 _default = Registry()

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from llmcore.plugins.values import Origin, PluginProblem
+from llmcore.plugins.values import CORE, Origin, PluginProblem
 from llmcore.values import SPEC_VERSION, BackendInfo
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
-
-CORE = "llmcore-runtime"
 
 
 def find_obstacle(info: BackendInfo, origin: Origin) -> PluginProblem | None:
@@ -71,6 +69,13 @@ def _check_requires(info: BackendInfo, origin: Origin) -> PluginProblem | None:
         f"backend {info.name!r} needs {needs}: "
         f"pip install {_what_to_install(here, origin.distribution)}",
     )
+
+
+def distribution_of(requirement: str) -> str:
+    """The name of the distribution that a requirement string asks for."""
+    from packaging.requirements import Requirement
+
+    return canonicalize_name(Requirement(requirement).name)
 
 
 def _installed(requirement: Requirement) -> str | None:

@@ -19,7 +19,8 @@ from attrs import frozen
 from llmcore import hookspecs
 from llmcore.plugins.compatibility import find_obstacle
 from llmcore.plugins.discovery import GROUP, discover
-from llmcore.plugins.values import Origin, PluginProblem, Registered, Stage
+from llmcore.plugins.trials import Trials
+from llmcore.plugins.values import CORE, Origin, PluginProblem, Registered, Stage
 from llmcore.plugins.wording import describe, did_you_mean
 from llmcore.values import BackendInfo
 
@@ -42,9 +43,9 @@ class Loaded:
     listeners: tuple[tuple[Origin, Caller], ...]
 
 
-def load(clock: Clock) -> Loaded:
+def load(clock: Clock, trials: Trials) -> Loaded:
     """Import, register and ask every installed plugin; raises nothing of theirs."""
-    loader = _Loader(clock)
+    loader = _Loader(clock, trials)
     found = discover()
     loader.problems.extend(found.problems)
     for origin, point in found.wanted:
@@ -62,10 +63,11 @@ def load(clock: Clock) -> Loaded:
 class _Loader:
     """Collects what works and what does not; lives for one pass."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, trials: Trials) -> None:
         self.registered: list[Registered] = []
         self.problems: list[PluginProblem] = []
         self._clock = clock
+        self._trials = trials
         self._plugins: dict[str, tuple[Origin, ModuleType]] = {}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
@@ -90,7 +92,22 @@ class _Loader:
             message = f"failed at stage {stage!r}: {describe(error)}"
             self.problems.append(origin.problem(stage, message, error))
 
+    def _try(self, origin: Origin, point: EntryPoint) -> None:
+        """Import a stranger's plugin in a child process first: it may hang."""
+        trial = self._trials.of(point.module, [origin.distribution])
+        if trial.lethal:  # what an earlier process remembers may be repaired by now
+            trial = self._trials.of(
+                point.module, [origin.distribution], believe="process"
+            )
+        if trial.lethal:
+            raise ImportError(trial.failure)
+        if trial.noise:
+            message = f"its import writes to standard output: {trial.noise!r}"
+            self.problems.append(origin.problem("noise", message))
+
     def _import(self, origin: Origin, point: EntryPoint) -> ModuleType:
+        if origin.distribution != CORE:
+            self._try(origin, point)
         start = self._clock()
         module = point.load()
         seconds = self._clock() - start

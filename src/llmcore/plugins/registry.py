@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,8 +20,9 @@ from llmcore.errors import (
     PluginErrorGroup,
     UnknownBackendError,
 )
-from llmcore.plugins.selection import Selection, choose
+from llmcore.plugins.selection import Selection, check, choose
 from llmcore.plugins.values import (
+    CORE,
     FAILED,
     BackendRequest,
     Origin,
@@ -28,12 +30,14 @@ from llmcore.plugins.values import (
     Registered,
     ResourceEvent,
     Stage,
+    Trial,
     Verdict,
 )
 from llmcore.plugins.wording import describe, did_you_mean
 
 if TYPE_CHECKING:
     from llmcore.plugins.loading import Caller, Clock, Loaded
+    from llmcore.plugins.trials import Believe, Trials
     from llmcore.spi import Backend
 
 logger = logging.getLogger("llmcore.plugins")
@@ -50,10 +54,15 @@ class Registry:
 
     Args:
         clock: Seconds, to time the imports of plugins.
+
+        trials: Where backends are tried; by default with the memory of this user.
     """
 
-    def __init__(self, *, clock: Clock = time.perf_counter) -> None:
+    def __init__(
+        self, *, clock: Clock = time.perf_counter, trials: Trials | None = None
+    ) -> None:
         self._clock = clock
+        self._own_trials = trials
         self._loading = threading.RLock()
         self._reporting = threading.Lock()
         self._inside = False
@@ -99,7 +108,7 @@ class Registry:
             )
         self._inside = True
         try:
-            loaded = load(self._clock)
+            loaded = load(self._clock, self._trials)
         finally:
             self._inside = False
         if os.environ.get(STRICT, "0") not in {"", "0"}:
@@ -214,17 +223,59 @@ class Registry:
             f"{', '.join(installed) or 'none'})"
         )
 
+    # -- trying ----------------------------------------------------------------------
+
+    @property
+    def _trials(self) -> Trials:
+        with self._loading:
+            if self._own_trials is None:
+                from llmcore.plugins.trials import Trials
+
+                self._own_trials = Trials()
+            return self._own_trials
+
+    def try_out(self, name: str) -> Trial:
+        """
+        Start a backend in a child process once more, whatever is known of it.
+
+        Raises:
+            LookupError, BackendUnavailableError: As `get`.
+        """
+        return self._try(self.get(name), "nothing")
+
+    def _try(self, backend: Registered, believe: Believe = "file") -> Trial:
+        built_in = backend.distribution == CORE and not backend.info.requires
+        if built_in and believe != "nothing":
+            return Trial(untried="it is a part of llmcore and loads nothing else")
+        from llmcore.plugins.compatibility import distribution_of
+
+        return self._trials.of(
+            backend.info.factory,
+            {backend.distribution, *map(distribution_of, backend.info.requires)},
+            believe=believe,
+        )
+
     # -- choosing --------------------------------------------------------------------
 
     def select(self, request: BackendRequest) -> Registered:
         """
-        The backend for ``"auto"``: the application's policy, else core's own.
+        The backend for a request: the one it names, or for ``"auto"`` the one that the
+        application's policy takes, else core's own.
+
+        One that brings foreign code was started in a child process before, now or
+        earlier, and that ended well.
 
         Raises:
-            BackendUnavailableError: None can be used; says why not, for each.
+            BackendUnavailableError: It, or each, cannot be used; says why.
+
+            CapabilityError: The one that is named does not declare what is required.
 
             AmbiguousBackendError: Several can be used and nothing prefers one.
+
+            UnknownBackendError: No plugin provides the one that is named.
         """
+        if request.backend != "auto":
+            return self._named(request)
         selection = self._select(request)
         if selection.chosen is None:
             assert selection.error is not None
@@ -232,7 +283,7 @@ class Registry:
         return selection.chosen
 
     def explain(self, request: BackendRequest) -> list[Verdict]:
-        """Why `select` would take each backend or not, failed plugins included."""
+        """Why ``"auto"`` would be each backend or not, failed plugins included."""
         failed = [
             Verdict(name=problem.plugin, chosen=False, reason=problem.message)
             for problem in self._load().problems
@@ -246,8 +297,24 @@ class Registry:
         ]
         return [*self._select(request).verdicts, *failed, *switched_off]
 
+    def _named(self, request: BackendRequest) -> Registered:
+        backend = self.get(request.backend)
+        trial = self._try(backend)
+        try:
+            check(request, backend, trial)
+        except BackendUnavailableError:
+            if not trial.remembered:
+                raise
+            check(request, backend, self._try(backend, "process"))
+        return backend
+
     def _select(self, request: BackendRequest) -> Selection:
-        return choose(request, self.backends, self._policy)
+        selection = choose(request, self.backends, self._policy, self._try)
+        if selection.chosen is None:
+            # What an earlier process remembers is no reason to give up.
+            try_out = partial(self._try, believe="process")
+            selection = choose(request, self.backends, self._policy, try_out)
+        return selection
 
     def _policy(
         self, request: BackendRequest, candidates: Sequence[Registered]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from attrs import field, frozen
+from attrs.validators import deep_iterable, instance_of
 
-from llmcore.values import BackendInfo
+from llmcore.params.validators import one_of
+from llmcore.plugins.gpu import GPUS, Gpu, names_of
+from llmcore.values import BackendInfo, Capability, Device
+
+CORE = "llmcore-runtime"
+"""The distribution of llmcore itself."""
 
 Stage = Literal[
     "import",
@@ -18,6 +25,7 @@ Stage = Literal[
     "missing",
     "conflict",
     "slow",
+    "noise",
     "select",
     "event",
 ]
@@ -110,29 +118,104 @@ class Registered:
         return f"{self.distribution}:{self.info.name}"
 
 
+def _capabilities(wanted: Iterable[Capability]) -> frozenset[Capability]:
+    # A capability is a string, too, and one alone is easily meant.
+    return frozenset(map(Capability, [wanted] if isinstance(wanted, str) else wanted))
+
+
 @frozen(kw_only=True)
 class BackendRequest:
     """
-    What ``backend="auto"`` is to be used for.
+    What a backend is to be used for.
 
     Attributes:
+        backend: Its name, its qualified name, or ``"auto"`` for the best one.
+
+        gpu: The way to a GPU that it must have; ``"auto"`` for any or none, False if
+            no GPU is to be used.
+
+        require: What it must declare.
+
         format: Format of the model file, such as ``"gguf"``; None if there is no file
             or it is not known yet.
 
         path: The model file, if it is known.
+
+        isolated: It will run in a process of its own.
     """
 
+    backend: str = "auto"
+    gpu: Gpu = field(default="auto", validator=one_of(*GPUS))
+    require: frozenset[Capability] = field(default=(), converter=_capabilities)
     format: str | None = None
     path: Path | None = None
+    isolated: bool = False
+
+
+def _devices(instance: object, attribute: object, devices: Iterable[object]) -> None:
+    for device in devices:
+        if not (
+            isinstance(device, Device)
+            and all(isinstance(text, str) for text in (device.name, device.kind))
+            and all(isinstance(size, int) for size in (device.total, device.free))
+        ):
+            raise TypeError(f"devices() must return valid Device objects: {device!r}")
+
+
+@frozen(kw_only=True)
+class Trial:
+    """
+    What came of starting a backend in a process of its own.
+
+    Attributes:
+        failure: Why it cannot be used; empty if nothing speaks against it.
+
+        lethal: It crashed or hung, so this process must not even try.
+
+        devices: What it found.
+
+        builds: Folders of the ggml and llama libraries that it loaded.
+
+        noise: Beginning of what it wrote to standard output, which is not its own.
+
+        seconds: How long that took.
+
+        untried: Why it was not started at all; empty if it was.
+
+        remembered: It was done by an earlier process.
+    """
+
+    failure: str = field(default="", validator=instance_of(str))
+    lethal: bool = field(default=False, validator=instance_of(bool))
+    devices: tuple[Device, ...] = field(default=(), validator=_devices)
+    builds: tuple[str, ...] = field(
+        default=(), validator=deep_iterable(instance_of(str))
+    )
+    noise: str = field(default="", validator=instance_of(str))
+    seconds: float = field(default=0.0, validator=instance_of(float))
+    untried: str = field(default="", validator=instance_of(str))
+    remembered: bool = field(default=False, validator=instance_of(bool))
+
+    def __str__(self) -> str:
+        if self.untried:
+            return f"not tried: {self.untried}"
+        when = "earlier" if self.remembered else f"in {self.seconds:.1f} s"
+        return f"tried {when}: {'failed' if self.failure else names_of(self.devices)}"
 
 
 @frozen(kw_only=True)
 class Verdict:
-    """Why one backend was chosen or not; a line of ``llmcore backends --explain``."""
+    """
+    Why one backend was chosen or not; a line of ``llmcore backends --explain``.
+
+    Attributes:
+        trial: What came of starting it; None if it was not worth that.
+    """
 
     name: str
     chosen: bool
     reason: str
+    trial: Trial | None = None
 
 
 @frozen(kw_only=True)

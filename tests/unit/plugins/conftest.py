@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import pytest
 
 from llmcore.plugins import Registry
 from llmcore.plugins.discovery import forget_what_was_found
+from llmcore.plugins.memory import Memory
+from llmcore.plugins.trials import Trials
 
 from .kit import Site
 
@@ -21,6 +23,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     present = entry_points(group="llmcore.backends")
     names = [f"{point.dist.name}:{point.name}" for point in present if point.dist]
     monkeypatch.setenv("LLMCORE_DISABLED_PLUGINS", ",".join(names))
+    monkeypatch.setenv("LLMCORE_TRIAL_SECONDS", "0")
     for variable in ("LLMCORE_PLUGINS", "LLMCORE_STRICT_PLUGINS"):
         monkeypatch.delenv(variable, raising=False)
     root = tmp_path / "site"
@@ -35,5 +38,14 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture
 def registry(site: Site) -> Registry:
-    """A registry that has not been asked anything yet."""
+    """A registry that has not been asked anything yet, and tries nothing."""
     return Registry()
+
+
+@pytest.fixture
+def cautious(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Registry]:
+    """Makes registries, as of one process after the other, that try what they find."""
+    monkeypatch.setenv("LLMCORE_TRIAL_SECONDS", "20")
+    return lambda: Registry(trials=Trials(Memory(tmp_path / "cache" / "trials.json")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from llmcore.plugins import PluginProblem, Registry
@@ -28,6 +29,17 @@ class Engine(Backend):
     def close(self):
         pass
 """
+
+GPU = "gpus = [Device(name='X0', kind='gpu', api='{}', total=2, free=1)]"
+CPU = "gpus = [Device(name='CPU', kind='cpu')]"
+
+
+def engine_code(start: str = "", devices: str = CPU) -> str:
+    """An engine that runs ``start`` when it is made, and has some devices."""
+    return (
+        f"from llmcore.values import Device\n{ENGINE}"
+        f"    def __init__(self):\n{textwrap.indent(start or 'pass', ' ' * 8)}\n"
+    ).replace("return []", f"{devices}\n        return gpus")
 
 
 def plugin_code(

@@ -77,7 +77,7 @@ def test_preferred(site: Site, registry: Registry) -> None:
     assert registry.select(GGUF).qualified == "llmcore-runtime:llama_cpp"
     assert reasons(registry) == {
         "a": "llama_cpp is preferred",
-        "* llama_cpp": "built in and preferred by core",
+        "* llama_cpp": "preferred by core",
         "z": "llama_cpp is preferred",
     }
 

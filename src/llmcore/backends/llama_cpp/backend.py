@@ -114,4 +114,12 @@ def _device(handle: int) -> Device:
         description=ask("description", ctypes.c_char_p).decode(errors="replace"),
         total=total.value,
         free=free.value,
+        api=_api(ask("backend_reg", ctypes.c_void_p)),
     )
+
+
+def _api(registry: int) -> str:
+    """What ggml calls the code that drives a device: CUDA, ROCm, Vulkan, MTL, CPU."""
+    name = native.ggml("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    text: str = name(registry).decode().lower()
+    return {"mtl": "metal"}.get(text, text)

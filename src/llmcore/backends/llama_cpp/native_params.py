@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -33,9 +34,11 @@ FLASH_ATTENTION = {"auto": -1, False: 0, True: 1}
 POOLING_OF_MODEL, POOLING_LAST, POOLING_RANK = -1, 3, 4
 
 
+NO_DEVICES = (ctypes.c_void_p * 1)(None)
+"""An empty list, which ends with a null pointer."""
+
 # What llmcore does not offer, with the value that it stands for.
 MODEL_CONSTANTS = {
-    "devices": None,
     "tensor_buft_overrides": None,
     "split_mode": C.LLAMA_SPLIT_MODE_LAYER,
     "lazy_mode": C.LLAMA_LAZY_MODE_AUTO,
@@ -96,6 +99,8 @@ def model_params(params: ModelParams, progress: Any) -> Any:
         )
     values = {
         "n_gpu_layers": layers,
+        # Without this list, large products would go to a GPU although no layer does.
+        "devices": None if layers else ctypes.addressof(NO_DEVICES),
         "load_mode": _load_mode(params),
         "progress_callback": progress,
         "check_tensors": params.check_tensors,
