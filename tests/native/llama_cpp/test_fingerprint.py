@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llmcore.backends.llama_cpp.fingerprint import END, SAMPLE, SAMPLES, fingerprint
 from llmcore.backends.llama_cpp.model import LlamaCppModel
+from llmcore.fingerprint import END, SAMPLE, SAMPLES, fingerprint
 from llmcore_conformance.models import tiny_llama
 
 LARGE = 2 * END + 4 * SAMPLES * SAMPLE

@@ -9,7 +9,6 @@ from pathlib import Path
 from llmcore.backends.llama_cpp import logs, native
 from llmcore.backends.llama_cpp.context import LlamaCppContext
 from llmcore.backends.llama_cpp.facts import POSITION_TABLES, model_info
-from llmcore.backends.llama_cpp.fingerprint import fingerprint
 from llmcore.backends.llama_cpp.native import C
 from llmcore.backends.llama_cpp.native_params import (
     check_context,
@@ -22,6 +21,7 @@ from llmcore.errors import (
     InsufficientMemoryError,
     ModelLoadError,
 )
+from llmcore.fingerprint import fingerprint
 from llmcore.spi import BackendModel
 from llmcore.values import CacheKind, Capability, ContextParams, ModelInfo, evolve
 
