@@ -230,7 +230,7 @@ class TestOtherFiles:
 
     @pytest.mark.parametrize("name", ["missing", "a\0b", "x" * 5000])
     def test_a_missing_file_of_another_format(self, tmp_path: Path, name: str) -> None:
-        """An engine with a format of its own is never given a file that is not there."""
+        """An engine with its own format is never given a file that is not there."""
         with pytest.raises(ModelLoadError, match="no such file"):
             check_model_file(tmp_path / name, ("markov",))
 

@@ -46,7 +46,8 @@ def demo(
         )
         raise typer.Exit(1)
     with open_model(path, backend=backend) as model:
-        write(f"{model.info.name} on {model.backend.name}\n> {question}\n")
+        engine = model.info.build or model.backend.name
+        write(f"{model.info.name} on {engine}\n> {question}\n")
         answer(
             model,
             question,

@@ -19,7 +19,9 @@ def build(project: Path, folder: Path) -> ZipFile:
     return ZipFile(wheel)
 
 
-@pytest.mark.parametrize("project", PROJECTS, ids=["llmcore", "llmcore_conformance", "llmcore_example"])
+@pytest.mark.parametrize(
+    "project", PROJECTS, ids=["llmcore", "llmcore_conformance", "llmcore_example"]
+)
 def test_modules(project: Path, tmp_path: Path) -> None:
     """A wheel holds all of its package and, but for its metadata, nothing else."""
     package = project / "src"

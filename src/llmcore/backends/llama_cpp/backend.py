@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from llmcore.backends.llama_cpp import logs, native
+from llmcore.backends.llama_cpp.loading import Loading
 from llmcore.backends.llama_cpp.model import LlamaCppModel
 from llmcore.backends.llama_cpp.native import C
 from llmcore.backends.llama_cpp.native_params import model_params
-from llmcore.errors import ForkError, ModelLoadError, OperationCancelledError
+from llmcore.errors import ForkError, ModelLoadError
 from llmcore.spi import Backend, Progress
 from llmcore.values import Device, ModelParams
 
@@ -42,7 +43,7 @@ class LlamaCppBackend(Backend):
         """Load a GGUF file, or the first of its parts."""
         if path is None:
             raise ModelLoadError(path, "this backend needs a GGUF file")
-        loading = _Loading(path, progress)
+        loading = Loading(path, progress)
         loading.report(0.0)
         loading.stop_if_asked()
         callback = C.llama_progress_callback(loading.receive)
@@ -65,37 +66,6 @@ class LlamaCppBackend(Backend):
 
     def close(self) -> None:
         """Nothing here is freed: the engine belongs to the whole process."""
-
-
-class _Loading:
-    """Carries progress out of the native call, and a wish to stop into it."""
-
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self._path = path
-        self._progress = progress
-        self._share = -1.0
-        self._stop: BaseException | None = None
-
-    def receive(self, share: float, user_data: object) -> bool:
-        """Called by the engine; it ends with 1.0, which is ours to say."""
-        return self.report(share) if share < 1.0 else self._stop is None
-
-    def report(self, share: float) -> bool:
-        """Tell how far it is; keeps what the caller raises, as C must not see it."""
-        if share > self._share and self._stop is None:
-            self._share = share
-            try:
-                if not self._progress(share):
-                    self._stop = OperationCancelledError(
-                        f"loading {str(self._path)!r} was cancelled at {share:.0%}"
-                    )
-            except BaseException as error:
-                self._stop = error
-        return self._stop is None
-
-    def stop_if_asked(self) -> None:
-        if self._stop is not None:
-            raise self._stop
 
 
 def _device(handle: int) -> Device:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from llmcore.backends.llama_cpp import logs, native, state
 from llmcore.backends.llama_cpp.batch import NativeBatch
-from llmcore.backends.llama_cpp.facts import POSITION_TABLES
 from llmcore.backends.llama_cpp.native import C, get_embedding, get_logits
-from llmcore.backends.llama_cpp.native_params import KV_TYPE_NUMBERS
+from llmcore.backends.llama_cpp.rules import (
+    KV_TYPE_NUMBERS,
+    POSITION_TABLES,
+    SHIFTED_TYPES,
+    usage,
+    window,
+)
 from llmcore.backends.llama_cpp.sampler import best_token, create
 from llmcore.errors import (
     CapabilityError,
@@ -48,12 +52,6 @@ CODES = {
 SPARSE = 8
 """A cache less full than one part in this is copied faster as bytes."""
 
-SHIFTED_TYPES = ("f16", "f32")
-"""Element types of keys that the engine rotates without loss, or without crashing."""
-
-REPORT = re.compile(r": +(\S+) +(.*\S) buffer size = +([\d.]+) MiB")
-"""How the engine tells of a buffer: device, kind, size."""
-
 # ggml asks `bool abort(void *data)` before each node of its graph, on its own threads.
 # A Python function there would take the GIL thousands of times a second, and crash when
 # asked while the interpreter ends. `strlen(const char *)` has a compatible shape: one
@@ -78,8 +76,8 @@ class LlamaCppContext(BackendContext):
         self._memory = C.llama_get_memory(handle)
         self._params = params
         self._info = info
-        self._window = _window(info)
-        self._usage = _usage(lines)
+        self._window = window(info)
+        self._usage = usage(lines)
         self._batch = NativeBatch(params.batch_size, output_all=params.embeddings)
         self._rows = 0
         self._copies_pending = False
@@ -324,27 +322,3 @@ class LlamaCppContext(BackendContext):
 def _raise(code: int) -> NoReturn:
     kind = DecodeAbortedError if code == ABORTED else DecodeError
     raise kind(f"decode failed: {CODES.get(code, 'fatal error')} (code {code})")
-
-
-def _window(info: ModelInfo) -> int:
-    if info.cache_kind is not CacheKind.SLIDING_WINDOW:
-        return 0
-    return int(info.metadata[f"{info.architecture}.attention.sliding_window"])
-
-
-def _usage(lines: list[logs.Line]) -> ContextMemory:
-    """Sum up the buffers that the engine reports, in MiB, per device and kind."""
-    cache, compute = 0.0, dict[str, float]()
-    for line in lines:
-        found = REPORT.search(line.text)
-        if found is None:
-            continue
-        device, kind, size = found.groups()
-        if kind in ("compute", "output"):
-            compute[f"{device} {kind}"] = float(size)  # the last report holds
-        else:
-            cache += float(size)
-    mib = 1 << 20
-    return ContextMemory(
-        kv_cache=round(cache * mib), compute=round(sum(compute.values()) * mib)
-    )

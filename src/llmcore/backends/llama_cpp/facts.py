@@ -7,36 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from llmcore.backends.llama_cpp.native import C
-from llmcore.backends.llama_cpp.native_params import POOLING_RANK, own_pooling
-from llmcore.values import CacheKind, Capability, ModelInfo, evolve
-
-WITHOUT_CACHE = {
-    "bert",
-    "dream",
-    "eurobert",
-    "gemma-embedding",
-    "jina-bert-v2",
-    "jina-bert-v3",
-    "llada",
-    "llada-moe",
-    "modern-bert",
-    "neo-bert",
-    "nomic-bert",
-    "nomic-bert-moe",
-    "rnd1",
-    "t5encoder",
-    "wavtokenizer-dec",
-}
-"""Architectures for which the engine makes no cache: they see a whole text at once."""
-
-POSITION_TABLES = {"gpt2", "mpt", "starcoder"}
-"""Decoders that may look positions up; outside the table the process would end."""
-
-CANNOT_SHIFT = {"smollm3", "step35"} | POSITION_TABLES
-"""Architectures whose keys are not all rotated alike; the engine turns them so."""
-
-PLAIN_ROTATIONS = (-1, 0, 2)
-"""`enum llama_rope_type`: none, "norm" and "neox"; the others have 2D positions."""
+from llmcore.backends.llama_cpp.rules import WITHOUT_CACHE, capabilities
+from llmcore.values import CacheKind, ModelInfo, evolve
 
 
 def model_info(model: int, vocab: int) -> ModelInfo:
@@ -60,7 +32,8 @@ def model_info(model: int, vocab: int) -> ModelInfo:
         chat_template=_template(model),
         **_vocabulary(vocab),
     )
-    return evolve(info, capabilities=_capabilities(model, info))
+    rotation, gpu = C.llama_model_rope_type(model), C.llama_supports_gpu_offload()
+    return evolve(info, capabilities=capabilities(info, rotation, gpu))
 
 
 def _text(getter: Callable[..., int], *arguments: Any) -> str:
@@ -113,39 +86,3 @@ def _cache_kind(model: int, architecture: str) -> CacheKind:
     if C.llama_model_n_swa(model) > 0:
         return CacheKind.SLIDING_WINDOW
     return CacheKind.FULL
-
-
-def _capabilities(model: int, info: ModelInfo) -> frozenset[Capability]:
-    """All that the backend can do, less what this model cannot."""
-    missing: set[Capability] = set()
-    if not _can_shift(model, info):
-        missing |= {Capability.SHIFT}
-    if info.cache_kind in (CacheKind.RECURRENT, CacheKind.HYBRID):
-        missing |= {Capability.PARTIAL_REMOVE}
-    if info.cache_kind is CacheKind.NONE:
-        missing |= {
-            Capability.LOGITS,
-            Capability.NATIVE_SAMPLING,
-            Capability.PARTIAL_REMOVE,
-            Capability.COPY,
-            Capability.STATE_IO,
-        }
-    if own_pooling(info) == POOLING_RANK:  # one score, not a vector
-        missing |= {Capability.EMBEDDING}
-    if not C.llama_supports_gpu_offload():
-        missing |= {Capability.GPU}
-    return frozenset(Capability) - missing
-
-
-def _can_shift(model: int, info: ModelInfo) -> bool:
-    """Whether the engine moves keys as if they had been evaluated there."""
-    # Where a rotation also scales, as YaRN's does, each shift scales all keys again.
-    scaling = info.metadata.get(f"{info.architecture}.rope.scaling.type", "none")
-    factor = f"{info.architecture}.rope.scaling.attn_factor"
-    return (
-        info.cache_kind is CacheKind.FULL
-        and info.architecture not in CANNOT_SHIFT
-        and C.llama_model_rope_type(model) in PLAIN_ROTATIONS
-        and scaling in ("none", "linear")
-        and factor not in info.metadata
-    )

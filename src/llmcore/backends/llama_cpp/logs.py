@@ -40,7 +40,7 @@ _callback: Any = None
 def install(native: Any) -> None:
     """Take over the engine's log (that of ggml too) for the life of the process."""
     global _callback
-    _callback = native.llama_log_callback(_receive)
+    _callback = native.llama_log_callback(receive)
     native.llama_log_set(_callback, None)
 
 
@@ -69,7 +69,8 @@ def reason(lines: list[Line]) -> str:
     return "; ".join(dict.fromkeys(words)) or "the engine gave no reason"
 
 
-def _receive(level: int, text: bytes | None, user_data: object) -> None:
+def receive(level: int, text: bytes | None, user_data: object = None) -> None:
+    """Take a piece of a line; for the engine to call."""
     # Called from C: nothing may be raised into it, not even by a user's log handler.
     with contextlib.suppress(BaseException):
         if level == CONTINUED:

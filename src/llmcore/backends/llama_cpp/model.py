@@ -8,22 +8,18 @@ from pathlib import Path
 
 from llmcore.backends.llama_cpp import logs, native
 from llmcore.backends.llama_cpp.context import LlamaCppContext
-from llmcore.backends.llama_cpp.facts import POSITION_TABLES, model_info
+from llmcore.backends.llama_cpp.facts import model_info
 from llmcore.backends.llama_cpp.native import C
-from llmcore.backends.llama_cpp.native_params import (
-    check_context,
-    context_params,
-    resolve,
-)
+from llmcore.backends.llama_cpp.native_params import context_params
+from llmcore.backends.llama_cpp.rules import check_context, longest, resolve
 from llmcore.errors import (
-    CapabilityError,
     ContextCreationError,
     InsufficientMemoryError,
     ModelLoadError,
 )
 from llmcore.fingerprint import fingerprint
 from llmcore.spi import BackendModel
-from llmcore.values import CacheKind, Capability, ContextParams, ModelInfo, evolve
+from llmcore.values import ContextParams, ModelInfo, evolve
 
 
 class LlamaCppModel(BackendModel):
@@ -87,11 +83,8 @@ class LlamaCppModel(BackendModel):
 
     def create_context(self, params: ContextParams) -> LlamaCppContext:
         """Reserve a cache and working memory for all of its sequences."""
-        if params.embeddings and Capability.EMBEDDING not in self._info.capabilities:
-            raise CapabilityError(f"model {self._info.name!r} makes no embeddings")
         params = resolve(params)
-        longest = self._longest()
-        check_context(params, self._info, longest)
+        check_context(params, self._info)
         with logs.captured() as lines:
             handle = C.llama_init_from_model(
                 self._handle, context_params(params, self._info)
@@ -100,25 +93,17 @@ class LlamaCppModel(BackendModel):
             raise _failure(params, logs.reason(lines))
         return LlamaCppContext(
             handle,
-            self._given(handle, params, longest),
+            self._given(handle, params),
             self._info,
             lines,
         )
 
-    def _longest(self) -> int | None:
-        """Positions there are, where the model looks them up instead of computing."""
-        kind, architecture = self._info.cache_kind, self._info.architecture
-        table = kind is CacheKind.NONE or architecture in POSITION_TABLES
-        return self._info.trained_context if table else None
-
-    @staticmethod
-    def _given(
-        handle: int, params: ContextParams, longest: int | None
-    ) -> ContextParams:
+    def _given(self, handle: int, params: ContextParams) -> ContextParams:
+        limit = longest(self._info)
         size = C.llama_n_ctx_seq(handle)
         return evolve(
             params,
-            context_size=size if longest is None else min(size, longest),
+            context_size=size if limit is None else min(size, limit),
             batch_size=C.llama_n_batch(handle),
             micro_batch_size=C.llama_n_ubatch(handle),
         )

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from llmcore.backends.llama_cpp.native import C
-from llmcore.errors import (
-    BackendUnavailableError,
-    CapabilityError,
-    ParameterError,
-)
-from llmcore.values import CacheKind, ContextParams, ModelInfo, ModelParams, evolve
-
-# Numbers of `enum ggml_type`, of which the binding names only some.
-KV_TYPE_NUMBERS = {
-    "f32": 0,
-    "f16": 1,
-    "q4_0": 2,
-    "q4_1": 3,
-    "q5_0": 6,
-    "q5_1": 7,
-    "q8_0": 8,
-    "iq4_nl": 20,
-    "bf16": 30,
-}
-BLOCK = 32
-"""Values in a block of each of the quantised cache types."""
+from llmcore.backends.llama_cpp.rules import KV_TYPE_NUMBERS, own_pooling
+from llmcore.errors import BackendUnavailableError, CapabilityError
+from llmcore.values import ContextParams, ModelInfo, ModelParams
 
 FLASH_ATTENTION = {"auto": -1, False: 0, True: 1}
-POOLING_OF_MODEL, POOLING_LAST, POOLING_RANK = -1, 3, 4
+POOLING_OF_MODEL, POOLING_LAST = -1, 3
 
 
 NO_DEVICES = (ctypes.c_void_p * 1)(None)
@@ -142,71 +123,6 @@ def context_params(params: ContextParams, info: ModelInfo) -> Any:
 def _pooling(info: ModelInfo) -> int:
     """The model's way to one vector per text; that of its last token if it has none."""
     return POOLING_OF_MODEL if own_pooling(info) > 0 else POOLING_LAST
-
-
-def own_pooling(info: ModelInfo) -> int:
-    """The number that the file gives, 0 for none."""
-    return int(info.metadata.get(f"{info.architecture}.pooling_type", 0))
-
-
-def check_context(params: ContextParams, info: ModelInfo, longest: int | None) -> None:
-    """
-    Refuse what the engine would answer with an abort of the process, or not at all.
-
-    Args:
-        longest: Positions that the model knows, if there is such a limit.
-
-    Raises:
-        ParameterError: Names the parameter.
-
-        CapabilityError: The model is for embeddings only.
-    """
-    size = int(params.context_size)
-    if size * params.sequences > 2**32 - 256 * params.sequences:
-        raise ParameterError(
-            f"context_size={size} times sequences={params.sequences} is more than "
-            "the engine can count: make one of them smaller"
-        )
-    if longest is not None and size > longest:
-        raise ParameterError(
-            f"context_size must be at most {longest}, got {size}: "
-            "the model has no positions beyond the length it was trained for"
-        )
-    if info.cache_kind is CacheKind.NONE and not params.embeddings:
-        raise CapabilityError(
-            f"model {info.name!r} only makes embeddings: "
-            "create its context with embeddings=True"
-        )
-    if info.heads:
-        _check_blocks("kv_type_k", params.kv_type_k, "key_length", info)
-        _check_blocks("kv_type_v", params.kv_type_v, "value_length", info)
-
-
-def _check_blocks(field: str, kind: str, length: str, info: ModelInfo) -> None:
-    head = info.metadata.get(f"{info.architecture}.attention.{length}")
-    size = int(head) if head else info.embedding_size // info.heads
-    if kind.startswith(("q", "iq")) and size % BLOCK:
-        raise ParameterError(
-            f"{field}={kind!r} needs heads of a multiple of {BLOCK} values but those "
-            f"of model {info.name!r} have {size}: use 'f16'"
-        )
-
-
-def resolve(params: ContextParams) -> ContextParams:
-    """The parameters with numbers for ``None``, and coupled ones brought together."""
-    threads = params.threads or _usable_cores()
-    return evolve(
-        params,
-        threads=threads,
-        threads_batch=params.threads_batch or threads,
-        micro_batch_size=min(params.micro_batch_size, params.batch_size),
-    )
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fill(structure: Any, values: Mapping[str, Any]) -> Any:

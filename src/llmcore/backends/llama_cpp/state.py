@@ -61,9 +61,7 @@ def unseal(data: bytes, origin: Origin, capacity: int) -> memoryview:
         StateError: Says what is wrong with them.
     """
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
-        raise StateError(
-            "cannot load state: it is not a state of the llama_cpp backend"
-        )
+        raise StateError("cannot load state: it is not a state of llama.cpp")
     _, *found, positions, length, checksum = _HEADER.unpack_from(data)
     payload = memoryview(data)[_HEADER.size :]
     if len(payload) != length or zlib.crc32(payload) != checksum:

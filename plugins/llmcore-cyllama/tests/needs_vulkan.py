@@ -1,0 +1,28 @@
+"""
+A pytest plugin (``-p needs_vulkan``): without a Vulkan device there is nothing to test.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+ASK = """
+from llmcore_cyllama.backend import CyllamaBackend
+print(*(device.name for device in CyllamaBackend().devices()))
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Skip the whole run, and say why; a driver that crashes is a failure."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], stdout=subprocess.PIPE, text=True, check=True
+    )
+    if "Vulkan" not in done.stdout:
+        pytest.exit(
+            f"skipped: no Vulkan device, only {done.stdout.strip()}: on Debian "
+            "'apt install mesa-vulkan-drivers' brings one that needs no GPU",
+            returncode=0,
+        )
