@@ -19,6 +19,11 @@ CLAUSES = load_clauses()
 UNHELPFUL = ("AttributeError", "TypeError", "NameError", "KeyError", "IndexError")
 
 
+def defect(name: str) -> str:
+    """What a mutant does wrong, in words."""
+    return " ".join((MUTANTS[name].switch_on.__doc__ or "").split())
+
+
 def failing(report: dict[str, Any]) -> dict[str, list[str]]:
     """The failing clauses of a report, and what was said about each."""
     return {
@@ -51,13 +56,14 @@ def test_a_caught_mutant_makes_the_result_a_failure(
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_the_message_says_what_is_broken(reports: Reports, name: str) -> None:
-    """A failure names the clause and its sentence, and is no accident of the test."""
+    """It names clause, sentence and likely cause, and is no accident of the test."""
     clause = CLAUSES[MUTANTS[name].kills]
     messages = failing(reports(name)).get(clause.id, [])
     assert messages, "the clause did not fail"
     for message in messages:
         assert clause.id in message
         assert clause.text in message
+        assert defect(name) in message.rpartition("\nlikely cause: ")[2]
         seen = message.rpartition("\nseen ")[2].partition(": ")[2]
         assert not seen.startswith(UNHELPFUL), message
 

@@ -5,6 +5,7 @@ The suite as a program: what it refuses, what it reports, and whom it does not m
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from odd import ODD
 from runner import run_suite
 
+from llmcore_conformance import clauses
 from llmcore_conformance.clauses import load_clauses
 from llmcore_conformance.profiles import judge, profile_clauses
 
@@ -24,6 +26,7 @@ def test_good(llama):
     "It works."
     llama.dispose()
 """
+LOADS = PASSES.replace("(llama)", "(llama, model)")
 FAILS = """
 from llmcore_conformance import clause
 
@@ -128,6 +131,105 @@ def test_a_deviation_of_no_clause_is_refused(pytester: pytest.Pytester) -> None:
     assert_usage_error(result, "dispose.sometimes")
 
 
+# -- the spec, and the model -----------------------------------------------------------
+
+SPEC = Path(__file__).parents[2] / "spec"
+
+
+def test_an_older_spec_has_fewer_clauses(pytester: pytest.Pytester) -> None:
+    """What is newer than the version that was asked for is not judged."""
+    newer = next(c.id for c in CLAUSES.values() if c.since == "1.1")
+    source = FAILS.replace("dispose.idempotent", newer)
+    result, report = run(pytester, source, "--llmcore-spec=1.0")
+    result.assert_outcomes(deselected=1)
+    assert report["spec"]["version"] == "1.0"
+    assert set(report["clauses"]) == {
+        c.id for c in CLAUSES.values() if c.since == "1.0"
+    }
+
+
+def test_a_newer_spec_is_refused(pytester: pytest.Pytester) -> None:
+    """The message says which suite to install."""
+    result, _ = run(pytester, PASSES, "--llmcore-spec=1.99")
+    assert_usage_error(result, "llmcore-conformance==1.99.*")
+
+
+def test_the_spec_of_the_suite_is_known(pytester: pytest.Pytester) -> None:
+    """The folder of the text that the suite was made from is accepted."""
+    result, _ = run(pytester, PASSES, f"--llmcore-spec={SPEC}")
+    result.assert_outcomes(passed=1)
+
+
+def test_another_spec_is_refused(pytester: pytest.Pytester) -> None:
+    """The message names the clauses that differ."""
+    text = (SPEC / "clauses.json").read_text(encoding="utf-8")
+    sentence = CLAUSES["dispose.idempotent"].text
+    other = pytester.path / "clauses.json"
+    other.write_text(text.replace(sentence, "Anything."), encoding="utf-8")
+    result, _ = run(pytester, PASSES, f"--llmcore-spec={other}")
+    assert_usage_error(result, "differ in dispose.idempotent")
+
+
+def test_a_suite_for_another_core_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A core that implements an older spec lacks what the suite uses."""
+    monkeypatch.setattr(clauses, "SPEC_VERSION", "1.0")
+    with pytest.raises(clauses.SpecError, match=r"llmcore-conformance==1\.0\.\*"):
+        clauses.choose_spec(None)
+
+
+@pytest.fixture
+def odd_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that the test starts find the odd backends."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+@pytest.mark.usefixtures("odd_path")
+def test_a_backend_for_another_spec_is_refused(pytester: pytest.Pytester) -> None:
+    """Also one that no plugin provides; the message names both versions."""
+    pytester.makepyfile(
+        newer="from attrs import evolve\nfrom odd import INFO\n"
+        "NEWER = evolve(INFO, spec='2.0')\n"
+    )
+    result, _ = run(pytester, PASSES, "--llmcore-backend=newer:NEWER")
+    assert_usage_error(result, "2.0", "1.1")
+
+
+@pytest.mark.usefixtures("odd_path")
+def test_an_unknown_format_needs_a_model(pytester: pytest.Pytester) -> None:
+    """The message names the format and the option."""
+    result, _ = run(pytester, PASSES, "--llmcore-backend=odd:READS_FILES")
+    assert_usage_error(result, "reads odd", "--llmcore-model=FILE")
+
+
+def test_a_distribution_may_bring_a_model(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry point for the format writes the model that the tests load."""
+    pytester.makepyfile(brings="def write(path): path.write_bytes(b'odd model')")
+    metadata = pytester.mkdir("brings-1.0.dist-info")
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: brings\n")
+    (metadata / "entry_points.txt").write_text(
+        "[llmcore.test_models]\nodd=brings:write"
+    )
+    path = [str(Path(__file__).parent), str(pytester.path)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    result, report = run(pytester, LOADS, "--llmcore-backend=odd:READS_FILES")
+    result.assert_outcomes(passed=1)
+    assert report["environment"]["model"]["name"] == "write.odd"
+
+
+@pytest.mark.usefixtures("odd_path")
+def test_a_model_that_cannot_be_loaded_is_told(
+    pytester: pytest.Pytester, tmp_path: Path
+) -> None:
+    """The report says why nothing works."""
+    model = tmp_path / "bad.odd"
+    model.write_bytes(b"something else")
+    options = ("--llmcore-backend=odd:READS_FILES", f"--llmcore-model={model}")
+    _, report = run(pytester, LOADS, *options)
+    assert "it does not begin with 'odd'" in report["subject"]["problem"]
+
+
 # -- what is reported ------------------------------------------------------------------
 
 
@@ -173,11 +275,10 @@ def test_a_pattern_chooses_clauses(pytester: pytest.Pytester) -> None:
 
 
 def test_what_is_not_declared_is_not_run(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, odd_path: None
 ) -> None:
     """The tests of an undeclared capability are left out and reported as such."""
     state = next(c.id for c in CLAUSES.values() if c.requires == "state-io")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     source = FAILS.replace("dispose.idempotent", state)
     result, report = run(pytester, source, "--llmcore-backend=odd:BARE")
     result.assert_outcomes(deselected=1)
@@ -189,6 +290,33 @@ def test_other_tests_are_left_alone(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_own(): pass\ndef test_alien(sequence): pass")
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, errors=1)
+
+
+def test_what_core_emulates_is_marked(
+    pytester: pytest.Pytester, odd_path: None
+) -> None:
+    """The operation, and the clauses that are kept by it."""
+    _, report = run(pytester, PASSES, "--llmcore-backend=odd:BARE")
+    assert report["operations"]["sampling"] == "emulated"
+    assert report["clauses"]["gen.greedy-repeatable"]["emulated"]
+    assert not report["clauses"]["dispose.idempotent"]["emulated"]
+
+
+def test_nothing_is_run_twice(pytester: pytest.Pytester) -> None:
+    """A run that is given the journal of another one takes over what became of it."""
+    journal = f"--llmcore-journal={pytester.path / 'journal'}"
+    run(pytester, FAILS, journal)
+    result, report = run(pytester, FAILS, journal)
+    result.assert_outcomes(deselected=1)
+    assert report["clauses"]["dispose.idempotent"]["outcome"] == "fail"
+
+
+def test_an_isolated_backend_is_called_so(pytester: pytest.Pytester) -> None:
+    """The option reaches the target, and the report says that it did."""
+    pytest.importorskip("msgspec")
+    result, report = run(pytester, LOADS, "--llmcore-isolation=process")
+    result.assert_outcomes(passed=1)
+    assert report["subject"]["isolation"] == "process"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +362,12 @@ def test_the_null_backend_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", ODD)
 def test_an_odd_but_right_backend_passes(backend: str, tmp_path: Path) -> None:
     """What is unusual and right keeps the core profile, and fails no other."""
-    report = run_suite(tmp_path, backend=f"odd:{backend}")
+    options = []
+    if backend == "READS_FILES":
+        model = tmp_path / "model.odd"
+        model.write_bytes(b"odd, and whole")
+        options.append(f"--llmcore-model={model}")
+    report = run_suite(tmp_path, *options, backend=f"odd:{backend}")
     results = {profile["name"]: profile["result"] for profile in report["profiles"]}
     assert results["core"] == "success", report["output"]
     assert set(results.values()) <= {"success", "not-supported"}, report["output"]

@@ -13,31 +13,39 @@ import ast
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from extract import INDEXES, SPEC, SpecError, build
+from extract import CAUSES, INDEXES, SpecError, build, build_causes
+from sources import TESTS, calls, functions, read_mutants, text
 
-from llmcore.values import Capability
-
-TESTS = SPEC.parent / "conformance_tests/src/llmcore_conformance/suite"
-MUTANTS = SPEC.parent / "conformance_tests/selftest/mutants"
+from llmcore.values import SPEC_VERSION, Capability
+from llmcore_conformance import __version__ as suite_version
 
 
 def problems() -> Iterator[str]:
     """What is wrong, a line for each."""
     try:
-        text = build()
+        built = build()
     except SpecError as error:
         yield str(error)
         return
-    for path in INDEXES:
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+    wanted = dict.fromkeys(INDEXES, built) | {CAUSES: build_causes()}
+    for path, content in wanted.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
             yield f"{path.name} is out of date: run python spec/tools/extract.py"
-    clauses = {entry["id"]: entry for entry in json.loads(text)["clauses"]}
+    index = json.loads(built)
+    yield from _check_versions(index["version"])
+    clauses = {entry["id"]: entry for entry in index["clauses"]}
     yield from _check_requires(clauses)
     yield from _check_tests(clauses)
     yield from _check_mutants(clauses)
+
+
+def _check_versions(spec: str) -> Iterator[str]:
+    if spec != SPEC_VERSION:
+        yield f"the spec has version {spec}, llmcore.values says {SPEC_VERSION}"
+    if not suite_version.startswith(f"{spec}."):
+        yield f"the suite has version {suite_version}, it must start with {spec}"
 
 
 def _check_requires(clauses: dict[str, Any]) -> Iterator[str]:
@@ -49,8 +57,8 @@ def _check_requires(clauses: dict[str, Any]) -> Iterator[str]:
 def _check_tests(clauses: dict[str, Any]) -> Iterator[str]:
     tested = set()
     for path in sorted(TESTS.glob("test_*.py")):
-        for function in _functions(path, "test_"):
-            named = [_text(c.args[0]) for c in _calls(function, "clause") if c.args]
+        for function in functions(path, "test_"):
+            named = [text(c.args[0]) for c in calls(function, "clause") if c.args]
             where = f"{path.name}::{function.name}"
             if len(named) != 1:
                 yield f"{where} must name exactly one clause, it names {named}"
@@ -64,41 +72,19 @@ def _check_tests(clauses: dict[str, Any]) -> Iterator[str]:
 
 
 def _check_mutants(clauses: dict[str, Any]) -> Iterator[str]:
-    killed = {
-        _text(keyword.value)
-        for path in MUTANTS.glob("*.py")
-        for function in _functions(path, "")
-        for call in _calls(function, "mutant")
-        for keyword in call.keywords
-        if keyword.arg == "kills"
-    }
+    mutants = list(read_mutants())
+    killed = {mutant.kills for mutant in mutants}
+    yield from (
+        f"the mutant {mutant.name} has no docstring: what is the defect?"
+        for mutant in mutants
+        if not mutant.defect
+    )
     yield from (
         f"a mutant kills {id!r}: no such clause" for id in killed - set(clauses)
     )
     for id, clause in clauses.items():
         if clause["level"].startswith("MUST") and id not in killed:
             yield f"[{id}] binds and has no mutant"
-
-
-def _functions(path: Path, prefix: str) -> Iterator[ast.FunctionDef]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name.startswith(prefix):
-            yield node
-
-
-def _calls(function: ast.FunctionDef, name: str) -> Iterator[ast.Call]:
-    for decorator in function.decorator_list:
-        if (
-            isinstance(decorator, ast.Call)
-            and isinstance(decorator.func, ast.Name)
-            and decorator.func.id == name
-        ):
-            yield decorator
-
-
-def _text(node: ast.expr) -> str:
-    return str(ast.literal_eval(node))
 
 
 def main() -> int:

@@ -3,21 +3,23 @@ Writes the index of the clauses, ``spec/clauses.json``, from the text of the spe
 
     python spec/tools/extract.py
 
-The package of the suite has a copy of the index, so that it can be installed alone.
+The package of the suite has a copy of the index, so that it can be installed alone. It
+also gets the likely causes of each failure: the defects of the mutants that its clause
+is known to catch.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
-SPEC = Path(__file__).parents[1]
-INDEXES = (
-    SPEC / "clauses.json",
-    SPEC.parent / "conformance_tests/src/llmcore_conformance/_spec/clauses.json",
-)
+from sources import ROOT, TESTS, read_mutants
+
+SPEC = ROOT / "spec"
+PACKAGED = TESTS.parent / "_spec"
+INDEXES = (SPEC / "clauses.json", PACKAGED / "clauses.json")
+CAUSES = PACKAGED / "causes.json"
 AREAS = (
     *("loading", "context", "sequence", "state", "generation", "sampling"),
     *("prediction", "engine", "capabilities"),
@@ -78,6 +80,15 @@ def _clause(id: str, title: str, body: str, file: str) -> dict[str, Any]:
     }
 
 
+def version() -> str:
+    """The version in the title of the spec."""
+    title = (SPEC / "README.md").read_text(encoding="utf-8").partition("\n")[0]
+    found = re.search(r"version (\d+\.\d+)$", title)
+    if found is None:
+        raise SpecError("README.md: the title must end with 'version MAJOR.MINOR'")
+    return found[1]
+
+
 def build() -> str:
     """
     The text of the index.
@@ -95,15 +106,24 @@ def build() -> str:
         if clause["id"] in seen:
             raise SpecError(f"{clause['file']}: [{clause['id']}] is there twice")
         seen.add(clause["id"])
-    return json.dumps({"clauses": clauses}, indent=2, ensure_ascii=False) + "\n"
+    index = {"version": version(), "clauses": clauses}
+    return json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+
+
+def build_causes() -> str:
+    """The text of the list of likely causes, by clause."""
+    causes: dict[str, list[str]] = {}
+    for mutant in read_mutants():
+        causes.setdefault(mutant.kills, []).append(mutant.defect)
+    return json.dumps(causes, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def main() -> None:
-    """Write the index."""
+    """Write the index, and the causes."""
     text = build()
     for path in INDEXES:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    CAUSES.write_text(build_causes(), encoding="utf-8")
     print(f"{text.count(chr(34) + 'id' + chr(34))} clauses")
 
 

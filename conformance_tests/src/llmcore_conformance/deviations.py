@@ -2,8 +2,8 @@
 Deviations: the tests that a backend is known to fail, as its author declares them.
 
     [[deviation]]
-    test = "test_a_blob_outlives_its_context"
-    clause = "state.owns-bytes"
+    test = "test_a_state_outlives_its_context"
+    clause = "state.owned"
     kind = "notyet"      # notimpl: we could; notyet: upstream cannot; never
     reason = "upstream returns a view"
     url = "https://example.org/issues/123"    # optional

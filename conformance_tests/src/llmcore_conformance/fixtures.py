@@ -30,7 +30,7 @@ StartGeneration = Callable[[Sequence], RunningGeneration]
 @pytest.fixture(scope="session")
 def target(pytestconfig: pytest.Config) -> Target:
     """The backend under test and its model file; `Target.open` makes an instance."""
-    return current_run(pytestconfig).target
+    return current_run(pytestconfig).subject.target
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +65,12 @@ def llama(target: Target, ledger: SeamLedger, patience: float) -> Iterator[Llama
 def model(target: Target, llama: Llama) -> Model:
     """The model under test."""
     return target.load(llama)
+
+
+@pytest.fixture
+def embedding_model(pytestconfig: pytest.Config, llama: Llama) -> Model:
+    """The model for embeddings; often the one under test."""
+    return current_run(pytestconfig).subject.embedder.load(llama)
 
 
 @pytest.fixture
@@ -111,7 +117,7 @@ def run_in_subprocess(
 
     def run(source: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", target.child + source],
+            [sys.executable, "-c", target.source + source],
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from attrs import evolve
 
 from llmcore import Context, Llama, Model, Sequence
 from llmcore.errors import ModelLoadError
@@ -31,7 +30,7 @@ class Kind(NamedTuple):
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what uses ``any_model`` with each model that the engine may know."""
     if "kind" in metafunc.fixturenames:
-        reads = current_run(metafunc.config).target.describe().formats
+        reads = current_run(metafunc.config).subject.info.formats
         metafunc.parametrize("kind", KINDS if "gguf" in reads else KINDS[:1])
 
 
@@ -47,9 +46,9 @@ def kinds(
 
         folder = tmp_path_factory.mktemp("models")
         write = getattr(models, f"tiny_{name.replace('-', '_')}")
-        other = evolve(target, model_path=write(folder / f"{name}.gguf"))
+        other = target.on(write(folder / f"{name}.gguf"))
         try:
-            other.capabilities()
+            other.ask()
         except ModelLoadError:
             return known["own"]
         return Kind(other, FreshAnswers(other))

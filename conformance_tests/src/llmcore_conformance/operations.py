@@ -19,7 +19,14 @@ FACTS = frozenset(
         # Allowed by `dispose.allowed-after`: the state, and another way to dispose.
         *("disposed", "dispose", "adispose", "dispose_if_unused", "close"),
         # Facts that never change, and what is worked out from them alone.
-        *("capabilities", "size", "support", "require", "check_tokens", "chat_template"),
+        *(
+            "capabilities",
+            "size",
+            "support",
+            "require",
+            "check_tokens",
+            "chat_template",
+        ),
         *("make_chat_template", "context"),
         "resources",  # what lives, which is nothing
     }

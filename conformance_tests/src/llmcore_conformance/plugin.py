@@ -25,15 +25,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--llmcore-backend", metavar="NAME", help="installed backend, or module:attr")
     add("--llmcore-model", metavar="FILE", help="model file; default: a tiny one")
     add(
+        "--llmcore-isolation",
+        choices=["process"],
+        help="run the engine in a process of its own",
+    )
+    add(
         "--llmcore-profile",
         metavar="NAME",
         action="append",
         default=[],
         help="only the clauses of this profile (may be repeated)",
     )
-    add("--llmcore-clause", metavar="PATTERN", help="only these, such as 'dispose.*'")
+    add(
+        "--llmcore-clause",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="only these clauses, such as 'dispose.*' (may be repeated)",
+    )
+    add(
+        "--llmcore-spec",
+        metavar="VERSION|PATH",
+        help="no clauses newer than this; or only if this is the spec of the suite",
+    )
     add("--llmcore-deviations", metavar="FILE", help="TOML file of known deviations")
     add("--llmcore-report", metavar="FILE", help="write the report here, as JSON")
+    add(
+        "--llmcore-journal",
+        metavar="FILE",
+        help="write each step here at once; tests that are in there are not run again",
+    )
     add(
         "--llmcore-patience",
         metavar="SECONDS",
@@ -66,9 +87,11 @@ def pytest_llmcore_target(config: pytest.Config) -> Any:
     from llmcore_conformance.target import find_target
 
     try:
-        return find_target(name, config.getoption("--llmcore-model"))
+        target = find_target(name, isolation=config.getoption("--llmcore-isolation"))
     except (LlmcoreError, ImportError, AttributeError, TypeError) as error:
         raise pytest.UsageError(f"--llmcore-backend: {error}") from error
+    model = config.getoption("--llmcore-model")
+    return target if model is None else target.on(model)
 
 
 @pytest.hookimpl(trylast=True)
@@ -81,8 +104,14 @@ def pytest_configure(config: pytest.Config) -> None:
     from llmcore_conformance import fixtures
     from llmcore_conformance.run import Run
 
-    config.pluginmanager.register(Run(config, target), "llmcore-run")
+    run = Run(config, target)
+    config.pluginmanager.register(run, "llmcore-run")
     config.pluginmanager.register(fixtures, "llmcore-fixtures")
+    journal = config.getoption("--llmcore-journal")
+    if journal:
+        from llmcore_conformance.journal import Journal, Journalist
+
+        config.pluginmanager.register(Journalist(run, Journal(Path(journal))))
 
 
 @pytest.hookimpl(tryfirst=True)

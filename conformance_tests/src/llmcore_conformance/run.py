@@ -15,17 +15,30 @@ from typing import Any
 import pytest
 from attrs import asdict
 
-from llmcore.values import Capability
-from llmcore_conformance.clauses import Clause, load_clauses
+from llmcore_conformance.clauses import (
+    Clause,
+    Spec,
+    SpecError,
+    choose_spec,
+    load_clauses,
+)
 from llmcore_conformance.deviations import (
     Deviation,
     DeviationError,
     check_matched,
     read_deviations,
 )
+from llmcore_conformance.model_files import NoModelError
 from llmcore_conformance.profiles import PROFILES, profile_clauses
-from llmcore_conformance.report import TestRecord, build_report
-from llmcore_conformance.target import Target, find_target
+from llmcore_conformance.report import (
+    TestRecord,
+    build_report,
+    claim_of,
+    explain,
+    id_of,
+)
+from llmcore_conformance.subject import Subject, find_subject
+from llmcore_conformance.target import Target
 
 WARNINGS = ("error", "ignore:.*was never disposed:ResourceWarning")
 """All warnings are errors, but a test need not dispose what it does not judge."""
@@ -42,10 +55,9 @@ class Run:
     def __init__(self, config: pytest.Config, target: Target) -> None:
         self._config = config
         self._files = Path(tempfile.mkdtemp(prefix="llmcore-conformance-"))
-        self.clauses = load_clauses()
+        self.spec = self._choose_spec()
         self.tests: dict[str, TestRecord] = {}
-        self.target = self._with_model(target)
-        self.capabilities = self._capabilities()
+        self.subject = self._find_subject(target)
         self.profiles: list[str] = config.getoption("--llmcore-profile")
         self.deviations = self._read_deviations()
         for name in self.profiles:
@@ -54,34 +66,32 @@ class Run:
                     f"no profile {name!r}: there are {', '.join(PROFILES)}"
                 )
 
-    def _with_model(self, target: Target) -> Target:
-        if target.model_path is not None or "gguf" not in target.describe().formats:
-            return target
-        from llmcore_conformance.models import tiny_llama
-
-        path = tiny_llama(self._files / "tiny-llama.gguf")
-        return find_target(target.name, path)
-
-    def _capabilities(self) -> frozenset[Capability]:
+    def _choose_spec(self) -> Spec:
         try:
-            return self.target.capabilities()
-        except Exception:  # a test will say what is wrong
-            return self.target.describe().capabilities
+            return choose_spec(self._config.getoption("--llmcore-spec"))
+        except SpecError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    def _find_subject(self, target: Target) -> Subject:
+        try:
+            return find_subject(target, self._files)
+        except NoModelError as error:
+            raise pytest.UsageError(str(error)) from error
 
     def _read_deviations(self) -> list[Deviation]:
         path = self._config.getoption("--llmcore-deviations")
         try:
-            return read_deviations(Path(path), self.clauses) if path else []
+            return read_deviations(Path(path), load_clauses()) if path else []
         except DeviationError as error:
             raise pytest.UsageError(str(error)) from error
 
     def pytest_report_header(self) -> list[str]:
         """Say what is tested."""
-        info = self.target.describe()
-        declared = ", ".join(sorted(self.capabilities)) or "none"
+        info, target = self.subject.info, self.subject.target
+        declared = ", ".join(sorted(self.subject.capabilities)) or "none"
         return [
-            f"llmcore backend: {info.name}, spec {info.spec}, "
-            f"model {self.target.model_path or 'none'}",
+            f"llmcore backend: {info.name}, written for spec {info.spec}, judged by "
+            f"spec {self.spec.version}, model {target.model_path or 'none'}",
             f"llmcore capabilities: {declared}",
         ]
 
@@ -95,7 +105,7 @@ class Run:
         marked = [(item, self._clause_of(item)) for item in items]
         for item, clause in marked:
             if clause is not None:
-                self.tests[_id(item)] = TestRecord(clause=clause.id)
+                self.tests.setdefault(id_of(item), TestRecord(clause=clause.id))
                 for rule in WARNINGS:
                     item.add_marker(pytest.mark.filterwarnings(rule))
         self._expect_deviations(marked)
@@ -111,20 +121,21 @@ class Run:
             return None
         if len(marks) > 1 or len(marks[0].args) != 1:
             raise pytest.UsageError(f"{item.nodeid} must name exactly one clause")
-        id = marks[0].args[0]
-        if id not in self.clauses:
+        id, known = marks[0].args[0], load_clauses()
+        if id not in known:
             raise pytest.UsageError(f"{item.nodeid}: the spec has no clause {id!r}")
-        return self.clauses[id]
+        return known[id]
 
     def _wanted(self) -> set[str]:
-        pattern = self._config.getoption("--llmcore-clause") or "*"
+        patterns = self._config.getoption("--llmcore-clause") or ["*"]
         profiles = self.profiles or list(PROFILES)
+        can = {None, *self.subject.capabilities}
         return {
             clause.id
             for name in profiles
-            for clause in profile_clauses(name, self.clauses)
-            if fnmatch(clause.id, pattern)
-            and (clause.requires is None or clause.requires in self.capabilities)
+            for clause in profile_clauses(name, self.spec.clauses)
+            if clause.requires in can
+            and any(fnmatch(clause.id, pattern) for pattern in patterns)
         }
 
     def _expect_deviations(
@@ -149,12 +160,14 @@ class Run:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Take note of a result, and say in a failure which clause is broken."""
         report = yield
-        test = self.tests.get(_id(item))
+        test = self.tests.get(id_of(item))
         if test is None:
             return report
         if report.failed:
             test.become("fail")
-            text = self._explain(item, test, call, report)
+            text = explain(
+                test.clause, _name(item), claim_of(item), _seen(call, report)
+            )
             test.messages.append(text)
             report.sections.insert(0, ("Broken clause", text))
         elif hasattr(report, "wasxfail"):
@@ -163,32 +176,14 @@ class Run:
             test.become("pass")
         return report
 
-    def _explain(
-        self,
-        item: pytest.Item,
-        test: TestRecord,
-        call: pytest.CallInfo[None],
-        report: pytest.TestReport,
-    ) -> str:
-        claim = " ".join((getattr(item, "function", item).__doc__ or "").split())
-        seen = report.longreprtext.strip().rpartition("\n")[2]
-        if call.excinfo is not None:
-            seen = f"{call.excinfo.typename}: {call.excinfo.value}"
-        return (
-            f"{self.clauses[test.clause]}\n"
-            f"the test {_name(item)} claims: {claim}\n"
-            f"seen ({report.when}): {seen}"
-        )
-
     # -- the report --------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:
         """What is known so far, as `build_report` says."""
         return build_report(
-            target=self.target,
-            clauses=self.clauses,
+            subject=self.subject,
+            spec=self.spec,
             tests=self.tests,
-            capabilities=self.capabilities,
             deviations=[asdict(deviation) for deviation in self.deviations],
             profiles=self.profiles or PROFILES,
         )
@@ -215,5 +210,7 @@ def _name(item: pytest.Item) -> str:
     return item.name.partition("[")[0]
 
 
-def _id(item: pytest.Item) -> str:
-    return f"{item.path.name}::{item.name}"  # wherever pytest was started
+def _seen(call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
+    if call.excinfo is None:
+        return f"({report.when}): {report.longreprtext.strip().rpartition(chr(10))[2]}"
+    return f"({report.when}): {call.excinfo.typename}: {call.excinfo.value}"

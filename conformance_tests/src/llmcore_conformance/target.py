@@ -10,20 +10,24 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 import llmcore
-from llmcore import Backend, BackendInfo, Capability, Llama, Model
-from llmcore.errors import UnknownBackendError
+from llmcore import Backend, BackendInfo, Llama, Model
+from llmcore.errors import BackendUnavailableError, UnknownBackendError
 from llmcore.plugins import registry
+from llmcore.plugins.compatibility import find_obstacle
+from llmcore.plugins.values import Origin
+from llmcore.values import ModelInfo
 
 if TYPE_CHECKING:
     from llmcore_conformance.ledger import SeamLedger
 
 CHILD = """\
 from llmcore_conformance.target import find_target
-target = find_target({name!r}, {path!r})
+target = find_target({name!r}, isolation={isolation!r})
 """
+ON_FILE = "target = target.on({path!r})\n"
 
 
 @frozen(kw_only=True)
@@ -32,7 +36,7 @@ class Target:
     What the suite runs against.
 
     Args:
-        name: As given to ``--llmcore-backend``.
+        name: Finds it again: ``"distribution:name"``, or ``"module:attribute"``.
 
         create: Makes a new instance of the engine.
 
@@ -40,19 +44,33 @@ class Target:
 
         model_path: The model file; None for a backend that reads none.
 
-        child: Source that defines the same ``target`` in another process.
+        isolation: ``"process"`` if `create` runs the engine in a process of its own.
+
+        child: Source that defines the same ``target``, without the model file, in
+            another process.
     """
 
     name: str
     create: Callable[[], Backend]
     describe: Callable[[], BackendInfo]
     model_path: Path | None = None
+    isolation: str | None = None
     child: str = field()
 
     @child.default
     def _same(self) -> str:
-        path = None if self.model_path is None else str(self.model_path)
-        return CHILD.format(name=self.name, path=path)
+        return CHILD.format(name=self.name, isolation=self.isolation)
+
+    def on(self, model_path: str | Path) -> Target:
+        """The same engine with another model file."""
+        return evolve(self, model_path=Path(model_path).absolute())
+
+    @property
+    def source(self) -> str:
+        """Source that defines the same ``target`` in another process."""
+        if self.model_path is None:
+            return self.child
+        return self.child + ON_FILE.format(path=str(self.model_path))
 
     def open(self, ledger: SeamLedger | None = None) -> Llama:
         """A new instance whose seam is recorded."""
@@ -67,13 +85,13 @@ class Target:
         """The model under test."""
         return llama.load_model(self.model_path)
 
-    def capabilities(self) -> frozenset[Capability]:
-        """What the model under test can do on this backend."""
+    def ask(self) -> ModelInfo:
+        """The facts about the model under test, from an instance of its own."""
         with self.open() as llama, self.load(llama) as model:
-            return model.capabilities
+            return model.info
 
 
-def find_target(name: str, model_path: str | Path | None = None) -> Target:
+def find_target(name: str, *, isolation: str | None = None) -> Target:
     """
     The target of a backend's name, or of ``"module:attribute"``.
 
@@ -81,33 +99,56 @@ def find_target(name: str, model_path: str | Path | None = None) -> Target:
         name: An installed backend, or where the `BackendInfo` of one is that is not
             installed.
 
-        model_path: The model file, if it reads one.
+        isolation: ``"process"`` to run the engine in a process of its own.
 
     Raises:
         LookupError: There is no such backend.
 
         BackendUnavailableError: It cannot be used here.
     """
-    path = None if model_path is None else Path(model_path)
     try:
-        registry().get(name)
+        qualified = registry().get(name).qualified
     except UnknownBackendError:
         if ":" not in name:
             raise
-        info = _imported(name)
-        if not isinstance(info, BackendInfo):
-            raise TypeError(f"{name} must be a BackendInfo, it is {info!r}") from None
-        return Target(
-            name=name,
-            create=lambda: _imported(info.factory)(),
-            describe=lambda: info,
-            model_path=path,
+        target = _unregistered(name)
+    else:
+        target = Target(
+            name=qualified,
+            create=lambda: registry().create(name),
+            describe=lambda: registry().get(name).info,
         )
+    return target if isolation is None else _isolated(target, isolation)
+
+
+def _unregistered(name: str) -> Target:
+    """A backend that no plugin provides; for authors, and for tests of the suite."""
+    info = _imported(name)
+    if not isinstance(info, BackendInfo):
+        raise TypeError(f"{name} must be a BackendInfo, it is {info!r}")
+    origin = Origin(plugin=info.name, distribution=name.partition(":")[0])
+    if problem := find_obstacle(info, origin):
+        raise BackendUnavailableError(problem.message)
     return Target(
-        name=name,
-        create=lambda: registry().create(name),
-        describe=lambda: registry().get(name).info,
-        model_path=path,
+        name=name, create=lambda: _imported(info.factory)(), describe=lambda: info
+    )
+
+
+def _isolated(target: Target, isolation: str) -> Target:
+    """The same engine, each instance in a process of its own."""
+    from llmcore.isolation import isolated
+    from llmcore.isolation.model import with_sampling
+
+    def describe() -> BackendInfo:
+        info = target.describe()
+        return evolve(info, capabilities=with_sampling(info.capabilities))
+
+    return evolve(
+        target,
+        create=lambda: isolated(target.describe()),
+        describe=describe,
+        isolation=isolation,
+        child=CHILD.format(name=target.name, isolation=isolation),
     )
 
 

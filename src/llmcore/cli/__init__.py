@@ -12,6 +12,7 @@ import typer
 from llmcore.cli.backends import backends
 from llmcore.cli.chat import chat
 from llmcore.cli.compare import compare
+from llmcore.cli.conformance import conformance
 from llmcore.cli.demo import demo
 from llmcore.cli.doctor import doctor
 from llmcore.cli.run import run
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, chat, backends, compare, doctor, demo):
+for command in (run, chat, backends, compare, conformance, doctor, demo):
     app.command()(command)
 
 

@@ -38,14 +38,18 @@ def compare(
         bool, typer.Option("--json", help="Print one JSON object per prompt.")
     ] = False,
 ) -> None:
-    """Continue the same prompts on two engines, and judge the first difference."""
+    """
+    Continue the same prompts on two engines, and judge the first difference.
+
+    Each engine runs in a process of its own, where it does not meet the other.
+    """
     from llmcore.comparison import TOLERANCE, Verdict
     from llmcore.comparison import compare as compared
 
     limit = TOLERANCE if tolerance is None else tolerance
     with (
-        open_model(model, backend=a, gpu_layers=0) as left,
-        open_model(model, backend=b, gpu_layers=0) as right,
+        open_model(model, backend=a, gpu_layers=0, isolation="process") as left,
+        open_model(model, backend=b, gpu_layers=0, isolation="process") as right,
     ):
         found = []
         for one in compared(

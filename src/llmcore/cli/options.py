@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -45,12 +45,17 @@ GpuLayers = Annotated[
 
 @contextmanager
 def open_model(
-    path: Path, *, backend: str, gpu_layers: int | None = None
+    path: Path,
+    *,
+    backend: str,
+    gpu_layers: int | None = None,
+    isolation: Literal["process"] | None = None,
 ) -> Iterator[Model]:
     """A loaded model for a block, with a progress bar on a terminal."""
     from llmcore.llama import get_llama
 
-    with get_llama(backend) as llama, _progress_bar(path.name) as progress:
+    llama = get_llama(backend, isolation=isolation)
+    with llama, _progress_bar(path.name) as progress:
         model = llama.load_model(
             path,
             progress=progress.update,

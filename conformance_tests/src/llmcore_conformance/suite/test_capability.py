@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from llmcore import Llama, Model, SamplingParams, Sequence
+from llmcore import Model, SamplingParams, Sequence
 from llmcore.errors import (
     CapabilityError,
     DecodeAbortedError,
@@ -325,25 +325,31 @@ def test_a_state_outlives_its_context(
 
 @clause("embed.shape")
 @pytest.mark.parametrize("text", ["a", "A longer text, with two clauses."])
-def test_a_vector_has_the_length_that_the_model_says(model: Model, text: str) -> None:
+def test_a_vector_has_the_length_that_the_model_says(
+    embedding_model: Model, text: str
+) -> None:
     """It is finite, however long the text is."""
-    context = model.create_context(context_size=SIZE, embeddings=True, threads=1)
+    context = embedding_model.create_context(
+        context_size=SIZE, embeddings=True, threads=1
+    )
     vector = context.embed(text)
-    assert vector.shape == (model.info.embedding_size,)
+    assert vector.shape == (embedding_model.info.embedding_size,)
     assert np.isfinite(vector).all()
 
 
 @clause("embed.repeatable")
-def test_a_text_always_has_the_same_vector(model: Model) -> None:
+def test_a_text_always_has_the_same_vector(embedding_model: Model) -> None:
     """Another text in between does not show."""
-    context = model.create_context(context_size=SIZE, embeddings=True, threads=1)
+    context = embedding_model.create_context(
+        context_size=SIZE, embeddings=True, threads=1
+    )
     first = context.embed("The same text.")
     context.embed("Something else altogether")
     assert close_to(context.embed("The same text."), first)
 
 
 @clause("embed.context")
-def test_embedding_needs_a_context_for_it(llama: Llama, model: Model) -> None:
+def test_embedding_needs_a_context_for_it(embedding_model: Model) -> None:
     """A context for generation refuses."""
     with pytest.raises(CapabilityError):
-        model.create_context(context_size=SIZE).embed("text")
+        embedding_model.create_context(context_size=SIZE).embed("text")

@@ -16,6 +16,7 @@ from llmcore_conformance import clause
 from llmcore_conformance.checks import assert_becomes, in_thread, outcome
 from llmcore_conformance.ledger import RecordingBackend, SeamLedger
 from llmcore_conformance.models import tiny_llama
+from llmcore_conformance.plugin import current_run
 from llmcore_conformance.target import Target
 
 
@@ -34,11 +35,23 @@ def whole_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return tiny_llama(tmp_path_factory.mktemp("model") / "whole.gguf").read_bytes()
 
 
-@pytest.fixture(params=["empty", "text", "magic only", "cut in half", "folder"])
-def bad_path(request: pytest.FixtureRequest, tmp_path: Path, whole_file: bytes) -> Path:
+BAD_ANYWHERE = ("empty", "folder")
+BAD_GGUF = ("text", "magic only", "cut in half")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is a whole file of another format is not known here."""
+    if "bad" in metafunc.fixturenames:
+        formats = current_run(metafunc.config).subject.info.formats
+        own_format = bool(formats) and "gguf" not in formats
+        metafunc.parametrize("bad", BAD_ANYWHERE + (() if own_format else BAD_GGUF))
+
+
+@pytest.fixture
+def bad_path(bad: str, tmp_path: Path, whole_file: bytes) -> Path:
     """Something that is not a whole model file."""
     path = tmp_path / "bad.gguf"
-    if request.param == "folder":
+    if bad == "folder":
         path.mkdir()
         return path
     path.write_bytes(
@@ -47,7 +60,7 @@ def bad_path(request: pytest.FixtureRequest, tmp_path: Path, whole_file: bytes) 
             "text": b"this is no model\n" * 100,
             "magic only": b"GGUF" + b"\xff" * 60,
             "cut in half": whole_file[: len(whole_file) // 2],
-        }[request.param]
+        }[bad]
     )
     return path
 

@@ -62,7 +62,8 @@ def test_an_answer_does_not_end_too_early(
 ) -> None:
     """End and stop tokens, made certain, wait for their time."""
     ends = sequence.context.model.info.end_tokens
-    for certain, stops in ((ends, ()), (prompt_tokens[-1:], prompt_tokens[-1:])):
+    cases = [(ends, ()), (prompt_tokens[-1:], prompt_tokens[-1:])]
+    for certain, stops in cases if ends else cases[1:]:
         result = sequence.generate(
             prompt_tokens,
             logit_bias=dict.fromkeys(ends, NEVER) | dict.fromkeys(certain, 1e6),
