@@ -39,11 +39,11 @@ _HOMES = {
     "Shift": "values",
     "Stream": "stream",
     "TextDelta": "events",
-    "default_llama": "llama",
+    "default_llama": "opening",
     "errors": "",
     "events": "",
     "format_tree": "lifecycle",
-    "get_llama": "llama",
+    "get_llama": "opening",
     "hookimpl": "hookspecs",
     "prediction": "",
     "resources": "lifecycle",
@@ -85,11 +85,11 @@ if TYPE_CHECKING:
     from llmcore.lifecycle import format_tree as format_tree
     from llmcore.lifecycle import resources as resources
     from llmcore.llama import Llama as Llama
-    from llmcore.llama import default_llama as default_llama
-    from llmcore.llama import get_llama as get_llama
     from llmcore.llm import LLM as LLM
     from llmcore.llm import GenerationConfig as GenerationConfig
     from llmcore.model import Model as Model
+    from llmcore.opening import default_llama as default_llama
+    from llmcore.opening import get_llama as get_llama
     from llmcore.sequence import Sequence as Sequence
     from llmcore.spi import Backend as Backend
     from llmcore.stream import Stream as Stream

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,85 +48,6 @@ observe(_tell_plugins)
 _process_locks: dict[str, Exclusion] = {}
 if hasattr(os, "register_at_fork"):  # what threads of the parent hold stays there
     os.register_at_fork(after_in_child=_process_locks.clear)
-
-
-def get_llama(
-    backend: str | Backend = "auto",
-    *,
-    gpu: Gpu = "auto",
-    require: Iterable[Capability] = (),
-) -> Llama:
-    """
-    Make a new, independent instance of an engine.
-
-    An engine with foreign code is started in a child process first, once for each
-    version of it: if it crashes, hangs or finds no device there, this process never
-    loads it.
-
-    Args:
-        backend: The name of an installed backend, ``"distribution:name"``, ``"auto"``
-            for the one that the environment variable ``LLMCORE_BACKEND`` names, else
-            the best one installed, or a `Backend` object of your own.
-
-        gpu: ``"cuda"``, ``"metal"``, ``"vulkan"`` or ``"rocm"`` for an engine that
-            finds such a device, never for another; False to keep all layers off any
-            GPU; ``"auto"`` for an engine with a GPU if there is one. `Llama.gpu` says
-            what it came to.
-
-        require: Capabilities that the engine must declare.
-
-    Raises:
-        UnknownBackendError: No plugin provides it; the message lists what there is.
-
-        BackendUnavailableError: It is known but cannot be used, or there is none with
-            such a device; says why, for each, and how to fix it.
-
-        CapabilityError: The backend that was named lacks what is required.
-
-        AmbiguousBackendError: Several distributions provide it.
-    """
-    from llmcore.plugins import BackendRequest, registry
-
-    if backend == "auto":
-        backend = os.environ.get("LLMCORE_BACKEND", "auto")
-    if isinstance(backend, Backend):
-        request = BackendRequest(gpu=gpu, require=require)
-        made, info = backend, _info_of(backend)
-    else:
-        request = BackendRequest(backend=backend, gpu=gpu, require=require)
-        chosen = registry().select(request)
-        made, info = registry().create(chosen.qualified), chosen.info
-    llama = Llama(made, info, gpu=gpu)
-    try:
-        llama.require(*request.require)
-        if gpu != "auto" or made is not backend:
-            llama._find_gpu()
-    except BaseException:
-        llama.dispose()
-        raise
-    return llama
-
-
-def _info_of(backend: Backend) -> BackendInfo:
-    """What a backend of the application's own says about itself, or seems to be."""
-    info = getattr(backend, "info", None)
-    if isinstance(info, BackendInfo):
-        return info
-    name = type(backend).__name__
-    return BackendInfo(name=name, factory=f"{type(backend).__module__}:{name}")
-
-
-_default: Llama | None = None
-_default_lock = threading.Lock()
-
-
-def default_llama() -> Llama:
-    """The shared instance of this process; a new one if the last was disposed."""
-    global _default
-    with _default_lock:
-        if _default is None or _default.disposed:
-            _default = get_llama()
-        return _default
 
 
 @frozen(kw_only=True)

@@ -11,7 +11,7 @@ from attrs import field, frozen, validators
 
 from llmcore.context import Context
 from llmcore.lifecycle import Resource
-from llmcore.llama import get_llama
+from llmcore.opening import get_llama
 from llmcore.sequence import Sequence
 from llmcore.spi import Backend
 from llmcore.stream import Stream

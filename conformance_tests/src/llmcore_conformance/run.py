@@ -199,6 +199,7 @@ class Run:
         path = self._config.getoption("--llmcore-report")
         if path:
             text = json.dumps(report, indent=2) + "\n"
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_text(text, encoding="utf-8")
 
     def pytest_unconfigure(self) -> None:

@@ -136,17 +136,12 @@ def _unregistered(name: str) -> Target:
 
 def _isolated(target: Target, isolation: str) -> Target:
     """The same engine, each instance in a process of its own."""
-    from llmcore.isolation import isolated
-    from llmcore.isolation.model import with_sampling
-
-    def describe() -> BackendInfo:
-        info = target.describe()
-        return evolve(info, capabilities=with_sampling(info.capabilities))
+    from llmcore.isolation import isolated, isolated_info
 
     return evolve(
         target,
         create=lambda: isolated(target.describe()),
-        describe=describe,
+        describe=lambda: isolated_info(target.describe()),
         isolation=isolation,
         child=CHILD.format(name=target.name, isolation=isolation),
     )

@@ -52,7 +52,7 @@ def open_model(
     isolation: Literal["process"] | None = None,
 ) -> Iterator[Model]:
     """A loaded model for a block, with a progress bar on a terminal."""
-    from llmcore.llama import get_llama
+    from llmcore.opening import get_llama
 
     llama = get_llama(backend, isolation=isolation)
     with llama, _progress_bar(path.name) as progress:

@@ -39,7 +39,7 @@ class TestInstances:
 
     def test_the_default_instance_is_shared_until_disposed(self, monkeypatch):
         """`default_llama` is one object; after its disposal there is a new one."""
-        monkeypatch.setattr("llmcore.llama.get_llama", lambda: make())
+        monkeypatch.setattr("llmcore.opening.get_llama", lambda: make())
 
         def make():
             return llmcore.Llama(null_backend(), null_backend().info)
