@@ -107,7 +107,7 @@ def test_endless_output(site: Site) -> None:
 
 def test_noise(site: Site) -> None:
     """What an engine writes to standard output is told, and does no harm."""
-    start = "print('hello'); import os; os.write(1, b'{}\\n'); os.close(1)"
+    start = "print('hello', flush=True); import os; os.write(1, b'{}\\n'); os.close(1)"
     trial = try_out(site, engine_code(start))
 
     assert trial.failure == ""
