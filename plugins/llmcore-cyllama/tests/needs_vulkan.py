@@ -1,9 +1,9 @@
 """
 A pytest plugin (``-p needs_vulkan``): without a Vulkan device there is nothing to test.
 
-It ends the run while it is imported, with exit code 0: what is loaded after it needs the
-native library, which does not load without a Vulkan driver. A driver that crashes is a
-failure.
+It ends the run while it is imported, with exit code 0: what is loaded after it needs
+the native library, which does not load without a Vulkan driver. A driver that crashes
+is a failure.
 """
 
 from __future__ import annotations
