@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from llmcore import state_file
 from llmcore.errors import StateError
 from llmcore.state_file import SavedState, StateHeader
@@ -204,6 +206,16 @@ def mutations(seed: int) -> Iterator[tuple[str, bytes]]:
     while True:
         damage = rng.choice(RAW + deep * 2)
         yield damage.__name__.strip("_"), damage(rng, whole)
+
+
+def reason(path: Path, content: bytes) -> str:
+    """Why reading this content is refused."""
+    path.write_bytes(content)
+    with pytest.raises(StateError) as caught:
+        state_file.read(path)
+    before, quoted, after = str(caught.value).partition(repr(str(path)))
+    assert ("cannot load state: ", repr(str(path))) == (before, quoted)
+    return after.strip()
 
 
 def outcome(path: Path, content: bytes) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from llmcore.backends.reference.caches import Cache, Positions
 from llmcore.backends.reference.gguf_file import Array, Settings, Weights
 from llmcore.backends.reference.numerics import rms_norm
+from llmcore.errors import CapabilityError
 from llmcore.values import CacheKind
 
 
@@ -62,7 +63,7 @@ class Network(abc.ABC):
 
     def move_keys(self, layer: int, keys: Array, delta: int) -> Array:
         """Keys of shape (key heads, cells, size) as if so many positions further on."""
-        raise NotImplementedError
+        raise CapabilityError(f"{type(self).__name__} has no keys to rotate")
 
 
 class Decoder(Network):

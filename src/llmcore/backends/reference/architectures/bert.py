@@ -18,6 +18,7 @@ from llmcore.backends.reference.gguf_file import (
 )
 from llmcore.backends.reference.network import Network, Step
 from llmcore.backends.reference.numerics import attend, gelu, layer_norm
+from llmcore.errors import CapabilityError
 from llmcore.values import CacheKind
 
 
@@ -105,4 +106,4 @@ class Architecture(Network):
 
     def logits(self, hidden: Array) -> Array:
         """None: it predicts no tokens."""
-        raise NotImplementedError
+        raise CapabilityError("an encoder predicts no tokens and has no logits")
