@@ -82,12 +82,16 @@ class TestAbort:
         with pytest.raises(DecodeAbortedError):  # and the wish to stop still holds
             feed(context, [5])
 
-    def test_after_close(self, llama: CyllamaModel) -> None:
-        """A late wish to stop finds a closed context and does no harm."""
+    def test_after_close(self, llama: CyllamaModel, create: Create, feed: Feed) -> None:
+        """A late wish to stop finds a closed context and does its neighbour no harm."""
+        other = create(llama)
         context = llama.create_context(ContextParams(context_size=256))
         context.close()
 
         context.abort(True)
+
+        feed(other, TEXT)
+        assert other.bounds(0) == (0, len(TEXT) - 1)
 
 
 class TestEnd:
