@@ -1,0 +1,3 @@
+"""
+`ModelManager`: many resident models under one budget.
+"""

@@ -1,0 +1,3 @@
+"""
+Where models come from: a path, a model hub, or a scheme that a plugin adds.
+"""

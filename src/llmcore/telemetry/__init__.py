@@ -1,0 +1,3 @@
+"""
+What happens and how long it takes, told to whoever listens.
+"""
