@@ -12,16 +12,15 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SUMMARY = re.compile(r"^=* ?((?:\d+ [a-z]+,? )+in [\d.]+s.*?)(?: =+)?$", re.MULTILINE)
+NOTHING = re.compile(r"^skipped: (.+)$", re.MULTILINE)
 
 
-def last_line(environment: dict[str, Any]) -> str:
-    """What pytest said at the end, or nothing if it did not run."""
-    output = "".join(run["output"] for run in environment.get("test", ()))
-    lines: list[str] = SUMMARY.findall(COLOUR.sub("", output))
+def last_line(output: str, pattern: re.Pattern[str] = SUMMARY) -> str:
+    """What pytest, or another pattern, said last; nothing if it said nothing."""
+    lines: list[str] = pattern.findall(COLOUR.sub("", output))
     return lines[-1] if lines else ""
 
 
@@ -40,14 +39,17 @@ def main(result_json: str, status: str) -> int:
     for name, environment in json.loads(text or '{"testenvs": {}}')["testenvs"].items():
         if not (result := environment.get("result")):
             continue
-        line = last_line(environment)
+        output = "".join(run["output"] for run in environment.get("test", ()))
+        line = last_line(output)
         total += counts(line)
         verdict = "ok" if result["success"] else "FAILED"
         if result["skipped"]:
             verdict, line = "SKIPPED", "no such Python here"
-        elif not result["success"] and not counts(line)["failed"]:
-            total["failed"] += 1
-        print(f"{name:24}{verdict:9}{line}")
+        elif not result["success"]:
+            total["failed"] += not counts(line)["failed"]
+        elif not line and (why := last_line(output, NOTHING)):
+            verdict, line = "SKIPPED", why
+        print(f"{name:36}{verdict:9}{line}")
     if int(status) and not total["failed"]:
         total["failed"] = 1
     print(

@@ -37,6 +37,32 @@ def test_each_backend_has_a_column(null: dict[str, Any], bare: dict[str, Any]) -
     assert "| `load` | 9 of 9 | 6 of 6 |" in page
 
 
+def other_build(report: dict[str, Any], engine: str, gpu: str) -> dict[str, Any]:
+    other = copy.deepcopy(report)
+    other["subject"]["engine"] = engine
+    other["operations"]["gpu"] = gpu
+    return other
+
+
+def test_builds_of_one_backend_are_told_apart(null: dict[str, Any]) -> None:
+    """By what they were installed as, by a GPU, and by being isolated."""
+    cuda = other_build(null, "null 0.1.0", "native")
+    vulkan = other_build(null, "null-vulkan 0.1.0", "native")
+    isolated = copy.deepcopy(vulkan)
+    isolated["subject"]["isolation"] = "process"
+
+    page = render([null, cuda, vulkan, isolated])
+
+    names = "null | null, GPU | null-vulkan, GPU | null-vulkan, GPU, isolated"
+    assert f"| profile | {names} |" in page
+
+
+def test_two_reports_of_one_build_are_refused(null: dict[str, Any]) -> None:
+    """Nobody could tell which column is which."""
+    with pytest.raises(MatrixError, match="two reports of null: leave one"):
+        render([null, copy.deepcopy(null)])
+
+
 def test_emulations_are_marked(null: dict[str, Any], bare: dict[str, Any]) -> None:
     """What one engine does and core does for the other."""
     assert "| sampling | native | emulated |" in render([null, bare])

@@ -23,7 +23,8 @@ CAUSES = PACKAGED / "causes.json"
 AREAS = (
     *("loading", "context", "sequence", "state", "generation", "sampling"),
     *("prediction", "engine", "capabilities"),
-    *("lifecycle", "threads", "errors", "exit"),
+    *("lifecycle", "threads", "errors", "exit", "isolation"),
+    *("telemetry", "memory", "manager"),
 )
 """The parts of the spec, in the order of an object's life."""
 

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Backend": "spi",
     "BackendInfo": "values",
+    "Budget": "memory",
     "CacheReport": "events",
     "Capability": "values",
     "Chat": "chat",
@@ -22,6 +23,7 @@ _HOMES = {
     "Context": "context",
     "ContextParams": "values",
     "Device": "values",
+    "Footprint": "memory",
     "GenerationConfig": "llm",
     "GenerationParams": "values",
     "GenerationResult": "engine.generation",
@@ -30,6 +32,7 @@ _HOMES = {
     "Message": "chat_history",
     "Model": "model",
     "ModelInfo": "values",
+    "ModelManager": "manager",
     "ModelParams": "values",
     "Receipt": "engine.receipt",
     "Resource": "lifecycle",
@@ -45,8 +48,10 @@ _HOMES = {
     "format_tree": "lifecycle",
     "get_llama": "opening",
     "hookimpl": "hookspecs",
+    "introspection": "",
     "prediction": "",
     "resources": "lifecycle",
+    "telemetry": "",
 }
 
 __all__ = sorted(_HOMES)
@@ -70,7 +75,9 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from llmcore import errors as errors
     from llmcore import events as events
+    from llmcore import introspection as introspection
     from llmcore import prediction as prediction
+    from llmcore import telemetry as telemetry
     from llmcore.chat import Chat as Chat
     from llmcore.chat import ChatSession as ChatSession
     from llmcore.chat_history import Message as Message
@@ -87,6 +94,9 @@ if TYPE_CHECKING:
     from llmcore.llama import Llama as Llama
     from llmcore.llm import LLM as LLM
     from llmcore.llm import GenerationConfig as GenerationConfig
+    from llmcore.manager import ModelManager as ModelManager
+    from llmcore.memory import Budget as Budget
+    from llmcore.memory import Footprint as Footprint
     from llmcore.model import Model as Model
     from llmcore.opening import default_llama as default_llama
     from llmcore.opening import get_llama as get_llama

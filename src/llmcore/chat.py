@@ -14,7 +14,7 @@ from llmcore.events import CacheReport
 from llmcore.lifecycle import Resource
 from llmcore.sequence import Sequence as TokenSequence
 from llmcore.state_file import OnMismatch, Path
-from llmcore.stream import Stream
+from llmcore.stream import Stream, answer_of
 from llmcore.twins import twin
 from llmcore.values import SamplingParams
 
@@ -104,7 +104,7 @@ class Chat(_Talk):
         **options: Any,
     ) -> str:
         """`prompt` without blocking the event loop; a cancelled task ends the turn."""
-        return await _read(partial(self.stream, messages, params, **options))
+        return await answer_of(partial(self.stream, messages, params, **options))
 
     def stream(
         self,
@@ -117,6 +117,11 @@ class Chat(_Talk):
         asked = _messages(messages)
         self._dialogue.shortener.forgotten = 0  # it may be another conversation
         return self._dialogue.ask(lambda: asked, params, options)
+
+    def tokens(self, messages: Iterable[AnyMessage]) -> list[int]:
+        """The prompt that a conversation comes to."""
+        self._check()
+        return self._dialogue.tokens(_messages(messages))
 
 
 class ChatSession(_Talk):
@@ -209,7 +214,7 @@ class ChatSession(_Talk):
         self, text: str, params: SamplingParams | None = None, **options: Any
     ) -> str:
         """`prompt` without blocking the event loop; a cancelled task ends the turn."""
-        return await _read(partial(self.stream, text, params, **options))
+        return await answer_of(partial(self.stream, text, params, **options))
 
     def stream(
         self, text: str, params: SamplingParams | None = None, **options: Any
@@ -273,13 +278,3 @@ class ChatSession(_Talk):
 
 def _messages(messages: Iterable[AnyMessage]) -> list[Message]:
     return [Message(**m) if isinstance(m, Mapping) else Message(*m) for m in messages]
-
-
-async def _read(begin: partial[Stream]) -> str:
-    from anyio import to_thread
-
-    stream = await to_thread.run_sync(begin)
-    async with stream:
-        async for _ in stream:
-            pass
-    return stream.result.text

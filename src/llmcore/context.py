@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,10 +18,11 @@ from llmcore.errors import (
     QueueFullError,
 )
 from llmcore.lifecycle import Exclusion, Resource, collect_forgotten
+from llmcore.memory import Account, Footprint, Purpose, Reservation, spread
 from llmcore.seam import first_look
 from llmcore.sequence import Sequence
 from llmcore.spi import BackendContext
-from llmcore.twins import twin
+from llmcore.twins import twin, unless_cancelled
 from llmcore.values import Capability, ContextParams
 
 if TYPE_CHECKING:
@@ -58,9 +58,14 @@ class Context(Resource):
     """
 
     def __init__(
-        self, model: Model, native: BackendContext, exclusion: Exclusion
+        self,
+        model: Model,
+        native: BackendContext,
+        exclusion: Exclusion,
+        reservation: Reservation | None = None,
     ) -> None:
         self.model = model
+        self._reservation = reservation
         self.params: ContextParams = first_look(native, "params")
         self._engine = Engine(
             self.params,
@@ -73,7 +78,7 @@ class Context(Resource):
             "context",
             parent=model,
             handle=native,
-            teardown=self._engine.close,
+            teardown=partial(_close, self._engine, reservation),
             interrupt=partial(native.abort, True) if can_abort else None,
             exclusion=exclusion,
             translate=model._node.translate,
@@ -141,21 +146,8 @@ class Context(Resource):
         self, *, wait: bool = False, timeout: float | None = None
     ) -> Sequence:
         """`get_sequence` without blocking the event loop."""
-        from anyio import get_cancelled_exc_class, to_thread
-
-        cancelled = threading.Event()
-
-        def take() -> Sequence:
-            sequence = self.get_sequence(wait=wait, timeout=timeout)
-            if cancelled.is_set():  # nobody wants it any more
-                sequence.dispose()
-            return sequence
-
-        try:
-            return await to_thread.run_sync(take, abandon_on_cancel=True)
-        except get_cancelled_exc_class():
-            cancelled.set()
-            raise
+        take = partial(self.get_sequence, wait=wait, timeout=timeout)
+        return await unless_cancelled(take, undo=Sequence.dispose)
 
     create_sequence = get_sequence
 
@@ -179,16 +171,25 @@ class Context(Resource):
 
     # -- what else it can do -----------------------------------------------------------
 
-    def embed(self, text: str) -> NDArray[np.float32]:
+    def embed(self, text: str, *, timeout: float = 0.0) -> NDArray[np.float32]:
         """
         The vector of a text, shape ``(embedding_size,)``, not normalised.
 
-        Needs ``create_context(embeddings=True)`` and one sequence that is free.
+        Needs ``create_context(embeddings=True)``.
+
+        Args:
+            text: Any text, not empty.
+
+            timeout: Seconds to wait for a free sequence.
 
         Raises:
             CapabilityError: The context was not created for embeddings.
 
             ContextOverflowError: The text does not fit; nothing was changed.
+
+            NoSequenceLeftError: All are taken, and ``timeout`` is 0.
+
+            OperationTimeoutError: All are still taken.
         """
         self._check()
         self.model.require(Capability.EMBEDDING)
@@ -197,7 +198,7 @@ class Context(Resource):
                 f"{self._node.label} was not created for embeddings: "
                 "use create_context(embeddings=True)"
             )
-        with self.get_sequence() as sequence:
+        with self.get_sequence(wait=timeout > 0, timeout=timeout) as sequence:
             return sequence._embed(self.model.tokenize(text, add_bos=True))
 
     aembed = twin(embed)
@@ -216,3 +217,31 @@ class Context(Resource):
             context_size=self.params.context_size * self.params.sequences,
             total_allocated=model_size + memory.kv_cache + memory.compute,
         )
+
+    def account(self) -> Account:
+        """What it was expected to use, may use by the budget, and uses, in bytes."""
+        return Account(
+            label=self._node.label,
+            estimated=self.model.estimate(self.params),
+            reserved={} if self._reservation is None else self._reservation.amounts,
+            actual=self.footprint(),
+        )
+
+    def footprint(self) -> Footprint:
+        """What the engine says that it uses; the weights of the model not included."""
+        with self._use() as native:
+            memory = native.memory()
+        sizes: dict[Purpose, int] = {
+            "cache": memory.kv_cache,
+            "compute": memory.compute,
+        }
+        model = self.model
+        return spread(sizes, model._devices, lambda: model._estimate(self.params))
+
+
+def _close(engine: Engine, reservation: Reservation | None, native: object) -> None:
+    try:
+        engine.close(native)
+    finally:
+        if reservation is not None:
+            reservation.release()

@@ -105,7 +105,51 @@ class ContextCreationError(LlmcoreError, RuntimeError):
 
 
 class InsufficientMemoryError(LlmcoreError, MemoryError):
-    """The engine, or the budget, has not enough memory for what was asked."""
+    """
+    The engine, or the budget, has not enough memory for what was asked.
+
+    Attributes:
+        account: The whole story, a `llmcore.memory.Shortage`: what was needed, what
+            there was, who had it, and what was tried; None if only the engine knows.
+    """
+
+    def __init__(self, message: str = "", account: Any = None) -> None:
+        super().__init__(message)
+        self.account = account
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.account)
+
+
+# -- many models ---------------------------------------------------------------------
+
+
+class AlreadyStartedError(LlmcoreError, RuntimeError):
+    """A manager of that name lives already; use it, or choose another name."""
+
+
+class AlreadyLoadedError(LlmcoreError, ValueError):
+    """A model of that id is there already; unload it first, or say replace=True."""
+
+
+class NotLoadedError(LlmcoreError, LookupError, ValueError):
+    """The manager has no model of that id; names those that are like it."""
+
+
+class NotReadyError(NotLoadedError):
+    """
+    The manager has the model, but it cannot be used now.
+
+    Attributes:
+        status: ``"loading"``, ``"unloading"`` or ``"failed"``.
+    """
+
+    def __init__(self, message: str = "", status: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.status)
 
 
 # -- running -------------------------------------------------------------------------

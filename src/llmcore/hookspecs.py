@@ -26,6 +26,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from llmcore.plugins import BackendRequest, Registered, ResourceEvent
+    from llmcore.telemetry import TelemetryEvent
     from llmcore.values import BackendInfo
 
 __all__ = ["hookimpl", "hookspec"]
@@ -71,4 +72,14 @@ def llmcore_resource_event(event: ResourceEvent) -> None:
 
     Called on the thread that did it, which waits: be quick and take no lock that
     waits for llmcore. What it raises is recorded and never reaches that thread.
+    """
+
+
+@hookspec
+def llmcore_telemetry_event(event: TelemetryEvent) -> None:
+    """
+    Hear of the start or the end of some work, but not of single steps of the engine.
+
+    Called on the thread that does the work, as `llmcore_resource_event` is. That one
+    says what there is, this one what is done and how long it takes.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,24 @@ from llmcore.lifecycle import (
     observe,
     resources,
 )
+from llmcore.memory import (
+    Budget,
+    Footprint,
+    Reservation,
+    Share,
+    expected_weights,
+    releasing,
+    settled,
+)
+from llmcore.memory.machine import process_rss
 from llmcore.model import Model
 from llmcore.plugins import Gpu, emit_event
 from llmcore.plugins.gpu import gpus_of, obstacle_to, way_to
 from llmcore.plugins.support import require
 from llmcore.seam import Translator
 from llmcore.spi import Backend
+from llmcore.telemetry import span
+from llmcore.twins import unless_cancelled
 from llmcore.values import BackendInfo, Capability, Device, ModelParams, evolve, merge
 
 Progress = Callable[[float], object]
@@ -52,12 +65,26 @@ if hasattr(os, "register_at_fork"):  # what threads of the parent hold stays the
 
 @frozen(kw_only=True)
 class MemoryState:
-    """Memory of some devices together, in bytes."""
+    """
+    Memory of some devices together, in bytes.
+
+    Attributes:
+        total: What there is.
+
+        used: In use, by anyone.
+
+        free: The rest.
+
+        devices: One by one.
+
+        process: RAM that this process uses; None where nobody tells.
+    """
 
     total: int
     used: int
     free: int
     devices: tuple[Device, ...]
+    process: int | None = None
 
 
 class Llama(Resource):
@@ -72,12 +99,20 @@ class Llama(Resource):
         gpu: The way to the GPU that it uses, such as ``"cuda"``, or False if it uses
             none. ``"auto"`` if nobody asked the engine, which is then one of core's or
             the application's own.
+
+        budget: What models and contexts on it may use; None for as much as there is.
     """
 
     def __init__(
-        self, backend: Backend, info: BackendInfo, *, gpu: Gpu = "auto"
+        self,
+        backend: Backend,
+        info: BackendInfo,
+        *,
+        gpu: Gpu = "auto",
+        budget: Budget | Share | None = None,
     ) -> None:
         self.backend: BackendInfo = info
+        self.budget = budget
         self.gpu: Gpu | str = gpu
         self._off_gpu = gpu is False
         translate = Translator(info.name)
@@ -124,6 +159,7 @@ class Llama(Resource):
         *,
         progress: Progress | None = None,
         params: ModelParams | None = None,
+        within: Reservation | None = None,
         **fields: Any,
     ) -> Model:
         """
@@ -136,9 +172,13 @@ class Llama(Resource):
 
             params: How to load it.
 
+            within: A reservation to take its memory from, where there is a budget.
+
             fields: Or the fields of `ModelParams` one by one, over ``params``.
 
         Raises:
+            InsufficientMemoryError: The budget has not enough; nothing was loaded.
+
             ModelLoadError: Names the path and the reason; nothing is left behind.
 
             OperationCancelledError: ``progress`` returned False.
@@ -150,17 +190,42 @@ class Llama(Resource):
             DisposedError: Also when this object is disposed during the load.
         """
         params = self._placed(merge(ModelParams, params, fields))
-        file = self._checked(path)
+        with span("load", self._node, path=str(path or "")) as told:
+            model = self._load(self._checked(path), params, progress, within)
+            told.add(model=model._node.name, bytes=model.info.size_bytes)
+            return model
+
+    def _load(
+        self,
+        file: Path | None,
+        params: ModelParams,
+        progress: Progress | None,
+        within: Reservation | None,
+    ) -> Model:
         load = _Load(progress)
-        with Operation(self._node, load.cancel) as operation:
+        reservation = self._reserve(file, params, within)
+        with releasing(reservation), Operation(self._node, load.cancel) as operation:
             try:
                 with self._use(operation) as backend:
                     native = backend.load_model(file, params, load.report)
-                    return Model(self, native, file, self._exclusion())
+                    exclusion = self._exclusion()
+                    model = Model(self, native, file, exclusion, params, reservation)
+                return settled(model, reservation)
             except OperationCancelledError:
                 load.reraise()
                 self._check()
                 raise
+
+    def _reserve(
+        self, file: Path | None, params: ModelParams, within: Reservation | None
+    ) -> Reservation | None:
+        """Bytes for a model, before it is loaded."""
+        if self.budget is None:
+            return None
+        if file is None:
+            return self.budget.reserve(Footprint(), "model", within=within)
+        expected = expected_weights(file, self.backend.formats, params, self.devices)
+        return self.budget.reserve(expected, f"model {file.name!r}", within=within)
 
     async def aload_model(
         self,
@@ -175,8 +240,6 @@ class Llama(Resource):
 
         ``progress`` is called in a worker thread.
         """
-        from anyio import get_cancelled_exc_class, to_thread
-
         cancelled = threading.Event()
 
         def report(share: float) -> object:
@@ -184,17 +247,8 @@ class Llama(Resource):
                 return False
             return None if progress is None else progress(share)
 
-        def load() -> Model:
-            model = self.load_model(path, progress=report, params=params, **fields)
-            if cancelled.is_set():  # too late to stop it, and nobody wants it
-                model.dispose()
-            return model
-
-        try:
-            return await to_thread.run_sync(load, abandon_on_cancel=True)
-        except get_cancelled_exc_class():
-            cancelled.set()
-            raise
+        load = partial(self.load_model, path, progress=report, params=params, **fields)
+        return await unless_cancelled(load, cancelled.set, undo=Model.dispose)
 
     def _placed(self, params: ModelParams) -> ModelParams:
         """The parameters with no layer on a GPU that may not or cannot be used."""
@@ -239,7 +293,7 @@ class Llama(Resource):
 
     def memory_state(self) -> MemoryState:
         """The memory of all devices."""
-        return _memory(self.devices())
+        return evolve(_memory(self.devices()), process=process_rss())
 
     def get_vram_state(self) -> MemoryState:
         """The memory of the GPUs only; all zero if there is none."""

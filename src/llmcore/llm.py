@@ -12,6 +12,8 @@ from attrs import field, frozen, validators
 from llmcore.context import Context
 from llmcore.lifecycle import Resource
 from llmcore.opening import get_llama
+from llmcore.params.isolation import Isolation, Restart
+from llmcore.plugins import Gpu
 from llmcore.sequence import Sequence
 from llmcore.spi import Backend
 from llmcore.stream import Stream
@@ -52,7 +54,7 @@ class LLM(Resource):
     Args:
         path: The model file.
 
-        backend: As for `get_llama`.
+        backend: As for `get_llama`, and so are ``gpu``, ``isolation`` and ``restart``.
 
         context: The parameters of the contexts it makes, except for their size; also
             the attribute ``context_params``, which may be changed between calls.
@@ -65,6 +67,9 @@ class LLM(Resource):
         path: str | os.PathLike[str] | None = None,
         *,
         backend: str | Backend = "auto",
+        gpu: Gpu = "auto",
+        isolation: Isolation | None = None,
+        restart: Restart = "never",
         context: ContextParams | None = None,
         **fields: Any,
     ) -> None:
@@ -73,7 +78,9 @@ class LLM(Resource):
         self._made: ContextParams | None = None
         super().__init__("llm")
         try:
-            llama = get_llama(backend).move_to(self)
+            llama = get_llama(
+                backend, gpu=gpu, isolation=isolation, restart=restart
+            ).move_to(self)
             self.model = llama.load_model(path, params=merge(ModelParams, None, fields))
         except BaseException:
             self.dispose()

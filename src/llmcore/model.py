@@ -6,13 +6,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmcore.context import Context
 from llmcore.engine.pieces import Pieces
 from llmcore.lifecycle import Exclusion, Resource
+from llmcore.memory import (
+    Account,
+    Footprint,
+    Purpose,
+    Reservation,
+    releasing,
+    settled,
+    spread,
+)
 from llmcore.plugins.support import Support, require, support
 from llmcore.seam import first_look
 from llmcore.spi import BackendModel
@@ -20,7 +29,9 @@ from llmcore.twins import twin
 from llmcore.values import (
     Capability,
     ContextParams,
+    Device,
     ModelInfo,
+    ModelParams,
     evolve,
     merge,
 )
@@ -28,6 +39,7 @@ from llmcore.values import (
 if TYPE_CHECKING:
     from llmcore.chat_template import ChatTemplate
     from llmcore.llama import Llama
+    from llmcore.memory.shape import ModelShape
 
 AUTO_CONTEXT_SIZE = 4096
 """``context_size="auto"`` is the trained length, but not more tokens than this."""
@@ -46,8 +58,14 @@ class Model(Resource):
         native: BackendModel,
         path: Path | None,
         exclusion: Callable[[], Exclusion],
+        placed: ModelParams,
+        reservation: Reservation | None = None,
     ) -> None:
         self.path = path
+        self._llama = llama
+        self._placed = placed
+        self._budget = llama.budget
+        self._reservation = reservation
         self.backend = llama.backend
         self.info: ModelInfo = first_look(native, "info")
         self._exclusion = exclusion
@@ -55,7 +73,7 @@ class Model(Resource):
             "model",
             parent=llama,
             handle=native,
-            teardown=_close,
+            teardown=partial(_close, reservation),
             name=self.info.name or (path.name if path else ""),
             translate=llama._node.translate,
         )
@@ -79,13 +97,19 @@ class Model(Resource):
         require(self._node.label, self.capabilities, capabilities)
 
     def create_context(
-        self, params: ContextParams | None = None, **fields: Any
+        self,
+        params: ContextParams | None = None,
+        *,
+        within: Reservation | None = None,
+        **fields: Any,
     ) -> Context:
         """
         Make a context: the memory in which sequences live.
 
         Args:
             params: How to create it.
+
+            within: A reservation to take its memory from, where there is a budget.
 
             fields: Or the fields of `ContextParams` one by one, over ``params``.
 
@@ -104,13 +128,81 @@ class Model(Resource):
             self.require(Capability.MULTI_SEQUENCE)
         if params.embeddings:
             self.require(Capability.EMBEDDING)
-        if params.context_size == "auto":
-            trained = self.info.trained_context or AUTO_CONTEXT_SIZE
-            params = evolve(params, context_size=min(trained, AUTO_CONTEXT_SIZE))
-        with self._use() as native:
-            return Context(self, native.create_context(params), self._exclusion())
+        params = self._settled(params)
+        reservation = None
+        if self._budget is not None:
+            what = f"a context of {self._node.label}"
+            expected = self._estimate(params)
+            reservation = self._budget.reserve(expected, what, within=within)
+        with releasing(reservation):
+            with self._use() as native:
+                made = native.create_context(params)
+                context = Context(self, made, self._exclusion(), reservation)
+            return settled(context, reservation)
 
     acreate_context = twin(create_context)
+
+    def _settled(self, params: ContextParams) -> ContextParams:
+        """With a number for the size."""
+        if params.context_size != "auto":
+            return params
+        trained = self.info.trained_context or AUTO_CONTEXT_SIZE
+        return evolve(params, context_size=min(trained, AUTO_CONTEXT_SIZE))
+
+    # -- memory ------------------------------------------------------------------------
+
+    def estimate(self, params: ContextParams | None = None, **fields: Any) -> Footprint:
+        """
+        What a context would use, in bytes, without making it; the weights not included.
+
+        From the header of a GGUF file as llama.cpp counts, and else roughly, from what
+        `info` tells.
+
+        Args:
+            params: How it would be created.
+
+            fields: Or the fields of `ContextParams` one by one, over ``params``.
+        """
+        return self._estimate(self._settled(merge(ContextParams, params, fields)))
+
+    def _estimate(self, params: ContextParams) -> Footprint:
+        from llmcore.memory.estimate import estimate_context
+
+        self._check()
+        return estimate_context(
+            self._shape, params, model=self._placed, devices=self._devices
+        )
+
+    def _expected_weights(self) -> Footprint:
+        from llmcore.memory.estimate import estimate_weights
+
+        return estimate_weights(self._shape, self._placed, devices=self._devices)
+
+    @cached_property
+    def _devices(self) -> Sequence[Device]:
+        """Those that its layers may be on, with their memory when first asked for."""
+        return self._llama.devices() if self._placed.gpu_layers != 0 else ()
+
+    @cached_property
+    def _shape(self) -> ModelShape:
+        from llmcore.memory.estimate import shape_of_loaded
+
+        return shape_of_loaded(self.path, self.info)
+
+    def account(self) -> Account:
+        """What it was expected to use, may use by the budget, and uses, in bytes."""
+        return Account(
+            label=self._node.label,
+            estimated=self._expected_weights(),
+            reserved={} if self._reservation is None else self._reservation.amounts,
+            actual=self.footprint(),
+        )
+
+    def footprint(self) -> Footprint:
+        """What its weights use, as the engine says."""
+        self._check()
+        sizes: dict[Purpose, int] = {"weights": self.info.size_bytes}
+        return spread(sizes, self._devices, self._expected_weights)
 
     # -- text and tokens ---------------------------------------------------------------
 
@@ -215,5 +307,9 @@ def _number(token: int | None) -> int:
     return -1 if token is None else token
 
 
-def _close(native: Any) -> None:
-    native.close()
+def _close(reservation: Reservation | None, native: Any) -> None:
+    try:
+        native.close()
+    finally:
+        if reservation is not None:
+            reservation.release()

@@ -7,9 +7,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from llmcore.llama import Llama
+from llmcore.memory import Budget, Limit, Share
+from llmcore.params.isolation import WATCHDOG, Isolation, Restart
 from llmcore.plugins import BackendRequest, Gpu, registry
 from llmcore.spi import Backend
 from llmcore.values import BackendInfo, Capability
@@ -17,18 +19,16 @@ from llmcore.values import BackendInfo, Capability
 if TYPE_CHECKING:
     from llmcore.isolation import IsolatedBackend
 
-WATCHDOG = 300.0
-"""Seconds: longer than any engine needs for one step, or one part of a load."""
-
 
 def get_llama(
     backend: str | Backend = "auto",
     *,
     gpu: Gpu = "auto",
     require: Iterable[Capability] = (),
-    isolation: Literal["process"] | None = None,
-    restart: Literal["never", "replay"] = "never",
+    isolation: Isolation | None = None,
+    restart: Restart = "never",
     watchdog: float | None = WATCHDOG,
+    budget: Budget | Share | Limit = None,
 ) -> Llama:
     """
     Make a new, independent instance of an engine.
@@ -59,6 +59,9 @@ def get_llama(
         watchdog: Seconds without a sign of life in a call, after which an isolated
             engine counts as hanging; None waits for ever.
 
+        budget: What models and contexts may use together: a `Budget`, which several
+            instances can share, or the limit of one. None is no limit.
+
     Raises:
         UnknownBackendError: No plugin provides it; the message lists what there is.
 
@@ -69,6 +72,10 @@ def get_llama(
 
         AmbiguousBackendError: Several distributions provide it.
     """
+    if "LLMCORE_PS" in os.environ:
+        from llmcore.introspection import publish_if_asked
+
+        publish_if_asked()
     if backend == "auto":
         backend = os.environ.get("LLMCORE_BACKEND", "auto")
     isolated = _check_isolation(backend, isolation, restart)
@@ -85,7 +92,7 @@ def get_llama(
             info = made.info
         else:
             made, info = registry().create(chosen.qualified), chosen.info
-    llama = Llama(made, info, gpu=gpu)
+    llama = Llama(made, info, gpu=gpu, budget=Budget.of(budget))
     try:
         llama.require(*request.require)
         if gpu != "auto" or made is not backend:
@@ -110,7 +117,7 @@ def _check_isolation(backend: str | Backend, isolation: object, restart: str) ->
 
 
 def _isolated(
-    info: BackendInfo, restart: Literal["never", "replay"], watchdog: float | None
+    info: BackendInfo, restart: Restart, watchdog: float | None
 ) -> IsolatedBackend:
     from llmcore.isolation import isolated
 

@@ -15,6 +15,7 @@ from llmcore.engine.signals import MOMENT
 from llmcore.engine.tasks import nap
 from llmcore.errors import BusyError, NoResultError
 from llmcore.events import Finish, StreamEvent, TextDelta
+from llmcore.twins import unless_cancelled
 
 __all__ = ["Stream", "TextDelta"]
 
@@ -175,6 +176,15 @@ class Stream:
             self._end()
             self._turn.release()
 
+    def when_over(self, callback: Callable[[], object]) -> None:
+        """
+        Call back once when the answer is over, however it ended, and its sequence is
+        free; at once if it is.
+
+        From any thread, also in the collector: it must neither wait nor raise.
+        """
+        self._generation.job.when_over(callback)
+
     @property
     def started(self) -> bool:
         """Whether the first token of the answer was drawn."""
@@ -210,3 +220,11 @@ class Stream:
         if not self._over:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(self.close)
+
+
+async def answer_of(begin: Callable[[], Stream]) -> str:
+    """The text of a stream that is begun in a worker thread, since that may wait."""
+    async with await unless_cancelled(begin, undo=Stream.close) as stream:
+        async for _ in stream:
+            pass
+    return stream.result.text

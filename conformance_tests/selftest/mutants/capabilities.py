@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from llmcore import Backend, Context, Model, Sequence
+from llmcore import Backend, Context, Llama, Model, Sequence
 from llmcore.backends.null.context import NullContext
 from llmcore.engine.cache import Cache
+from llmcore.engine.samplers import Drawer
 from llmcore.errors import StateError
 from llmcore.testing import NullBackend
 from llmcore.values import Capability
@@ -48,6 +49,48 @@ def invents_logits(monkeypatch: pytest.MonkeyPatch) -> None:
         return np.zeros(model.info.vocab_size, np.float32)
 
     monkeypatch.setattr(Sequence, "logits", property(logits))
+
+
+@mutant(kills="cap.undeclared")
+def leaves_log_probabilities_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log probabilities that need missing logits are left out of the answer."""
+    create = Drawer.__init__
+
+    def lenient(self, native, samplers, info, params, options, *rest):
+        if Capability.LOGITS not in info.capabilities:
+            options = evolve(options, logprobs=None)
+        create(self, native, samplers, info, params, options, *rest)
+
+    monkeypatch.setattr(Drawer, "__init__", lenient)
+
+
+@mutant(kills="cap.undeclared")
+def falls_back_to_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers for a GPU that no build declares are loaded all the same."""
+    placed = Llama._placed
+
+    def anywhere(self, params):
+        wanted = params.gpu_layers not in ("auto", 0)
+        if wanted and Capability.GPU not in self.capabilities:
+            params = evolve(params, gpu_layers=0)
+        return placed(self, params)
+
+    monkeypatch.setattr(Llama, "_placed", anywhere)
+
+
+@mutant(kills="cap.undeclared")
+def takes_layers_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[], Backend]:
+    """The backend can use a GPU, this build of it cannot, and nobody notices."""
+
+    class BuiltWithout(NullBackend):
+        @property
+        def info(self):
+            info = super().info
+            return evolve(info, capabilities=info.capabilities | {Capability.GPU})
+
+    return BuiltWithout
 
 
 @mutant(kills="cap.not-called")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmcore import spi
+from llmcore.backends.null.batch_rules import position_faults, shape_faults
 from llmcore.testing import Gate, Ledger, NullScript, Violation, ViolationKind
 from llmcore.values import (
     BackendInfo,
@@ -350,27 +351,10 @@ class RecordingContext(spi.BackendContext):
             self._violate(ViolationKind.SEQUENCE_RANGE, op, f"sequence {number}")
 
     def _check(self, batch: spi.Batch) -> None:
-        count = len(batch.tokens)
-        if not count:
-            self._violate(ViolationKind.EMPTY_BATCH, "decode", "no tokens")
-        if count > self.params.batch_size:
-            self._violate(ViolationKind.BATCH_SIZE, "decode", f"{count} tokens")
-        if len({len(column) for column in batch}) > 1:
-            self._violate(ViolationKind.UNEQUAL_BATCH, "decode", "columns differ")
         size = self.model.info.vocab_size
-        for token in batch.tokens:
-            if not 0 <= token < size:
-                self._violate(ViolationKind.TOKEN_RANGE, "decode", f"token {token}")
-        for number in set(batch.sequences):
-            self._check_sequence("decode", number)
-        self._check_positions(batch)
+        faults = [*shape_faults(batch, self.params, size)]
+        for fault in faults or position_faults(batch, self._next_position):
+            self._violate(fault.kind, "decode", str(fault))
 
-    def _check_positions(self, batch: spi.Batch) -> None:
-        following = {
-            number: self.real.bounds(number)[1] + 1 for number in set(batch.sequences)
-        }
-        for position, number in zip(batch.positions, batch.sequences, strict=False):
-            if position != following[number]:
-                detail = f"position {position} of sequence {number}"
-                self._violate(ViolationKind.POSITIONS, "decode", detail)
-            following[number] = position + 1
+    def _next_position(self, sequence: int) -> int:
+        return self.real.bounds(sequence)[1] + 1

@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from llmcore_conformance.report import REPORT_VERSION
 from llmcore_conformance.summary import BROKEN, subject_name
 
 Report = dict[str, Any]
+Columns = Mapping[str, Report]
+"""The reports by the names of their columns."""
 Cell = Callable[[Report], str]
 
 NONE = "-"
@@ -56,13 +58,14 @@ def render(reports: Sequence[Report]) -> str:
     The page, as Markdown.
 
     Raises:
-        MatrixError: There is no report, or they are of different editions of the spec.
+        MatrixError: There is no report, they are of different editions of the spec, or
+            two are of the same build.
     """
     if not reports:
         raise MatrixError("there is no report to show")
     for report in reports:
         _check(report, reports[0])
-    return "\n".join(_lines(reports)) + "\n"
+    return "\n".join(_lines(_columns(reports))) + "\n"
 
 
 def _check(report: Report, first: Report) -> None:
@@ -79,34 +82,55 @@ def _check(report: Report, first: Report) -> None:
         )
 
 
-def _lines(reports: Sequence[Report]) -> Iterator[str]:
-    first = reports[0]
+def _columns(reports: Sequence[Report]) -> Columns:
+    """Named by the backend; or by the build, where a backend has several."""
+    builds = defaultdict[str, set[str]](set)
+    for report in reports:
+        builds[report["subject"]["backend"]].add(_build(report))
+    columns: dict[str, Report] = {}
+    for report in reports:
+        subject = report["subject"]
+        several = len(builds[subject["backend"]]) > 1
+        name = _build(report) if several else subject["backend"]
+        if subject["isolation"]:
+            name += ", isolated"
+        if columns.setdefault(name, report) is not report:
+            raise MatrixError(f"there are two reports of {name}: leave one of them out")
+    return columns
+
+
+def _build(report: Report) -> str:
+    """What the engine was installed as, and whether it computes on a GPU."""
+    package, *_ = (report["subject"]["engine"] or report["subject"]["backend"]).split()
+    return f"{package}, GPU" if _operation("gpu", report) != NONE else str(package)
+
+
+def _lines(columns: Columns) -> Iterator[str]:
+    first = next(iter(columns.values()))
     digest = first["spec"]["digest"].partition(":")[2][:12]
     yield HEAD.format(
         version=first["spec"]["version"],
         digest=digest,
         clauses=len(first["clauses"]),
     )
-    yield from _table(reports, "profile", _profiles(first))
+    yield from _table(columns, "profile", _profiles(first))
     yield from ("", "## What was tested", "")
-    yield from _table(reports, "", FACTS)
+    yield from _table(columns, "", FACTS)
     yield OPERATIONS
     operations: dict[str, Cell] = {
         name: partial(_operation, name) for name in first["operations"]
     }
-    yield from _table(reports, "operation", operations)
+    yield from _table(columns, "operation", operations)
     yield AREAS
-    yield from _table(reports, "area", _areas(first))
-    yield from _less(reports)
+    yield from _table(columns, "area", _areas(first))
+    yield from _less(columns)
 
 
-def _table(
-    reports: Sequence[Report], corner: str, rows: dict[str, Cell]
-) -> Iterator[str]:
-    yield _row(corner, [subject_name(report) for report in reports])
-    yield _row("---", ["---"] * len(reports))
+def _table(columns: Columns, corner: str, rows: dict[str, Cell]) -> Iterator[str]:
+    yield _row(corner, list(columns))
+    yield _row("---", ["---"] * len(columns))
     for name, cell in rows.items():
-        yield _row(name, [cell(report) for report in reports])
+        yield _row(name, [cell(report) for report in columns.values()])
 
 
 def _row(head: str, cells: Sequence[str]) -> str:
@@ -171,15 +195,14 @@ def _area(area: str, report: Report) -> str:
     return f"{cell}, {emulated} *e*" if emulated else cell
 
 
-def _less(reports: Sequence[Report]) -> Iterator[str]:
+def _less(columns: Columns) -> Iterator[str]:
     """What is broken, declared to be, or was not run."""
     yield from ("", "## Deviations and failures", "")
-    lines = [line for report in reports for line in _shortcomings(report)]
+    lines = [line for column in columns.items() for line in _shortcomings(*column)]
     yield from lines or ["None."]
 
 
-def _shortcomings(report: Report) -> Iterator[str]:
-    name = subject_name(report)
+def _shortcomings(name: str, report: Report) -> Iterator[str]:
     for deviation in report["deviations"]:
         where = f" ({deviation['url']})" if deviation["url"] else ""
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -207,6 +208,28 @@ class TestLoading:
 
         with pytest.raises(BackendError, match="enough"):
             backend.load_model(paths["llama"], ModelParams(), listen)
+
+    def test_without_gpu(
+        self,
+        backend: CyllamaBackend,
+        paths: dict[str, Path],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """With no layer on a GPU nothing of a model or context is there at all."""
+        gpus = [
+            d.name for d in backend.devices() if d.kind not in ("cpu", "accelerator")
+        ]
+        if not gpus:
+            pytest.skip("this build has no GPU")
+        with caplog.at_level(logging.DEBUG, "llmcore.llama_cpp"):
+            params = ModelParams(gpu_layers=0)
+            model = backend.load_model(paths["llama"], params, lambda share: True)
+            model.create_context(ContextParams(context_size=256)).close()
+            model.close()
+
+        buffers = [text for text in caplog.messages if "buffer size" in text]
+        assert buffers
+        assert not [text for text in buffers if any(gpu in text for gpu in gpus)]
 
 
 class TestVocabulary:

@@ -15,6 +15,9 @@ from llmcore.cli.compare import compare
 from llmcore.cli.conformance import conformance
 from llmcore.cli.demo import demo
 from llmcore.cli.doctor import doctor
+from llmcore.cli.estimate import estimate
+from llmcore.cli.inspect import inspect
+from llmcore.cli.ps import ps
 from llmcore.cli.run import run
 from llmcore.errors import LlmcoreError
 
@@ -25,7 +28,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, chat, backends, compare, conformance, doctor, demo):
+COMMANDS = (
+    *(run, chat, inspect, estimate, ps),
+    *(backends, compare, conformance, doctor, demo),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

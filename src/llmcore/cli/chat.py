@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from llmcore.cli.options import (
     Backend,
     ContextSize,
+    Gpu,
     GpuLayers,
+    Isolation,
     MaxTokens,
     ModelPath,
     Seed,
@@ -32,6 +34,8 @@ HELP = "/reset starts again, /history shows what was said, /exit leaves; Ctrl-C 
 def chat(
     model: ModelPath,
     backend: Backend = "auto",
+    gpu: Gpu = "auto",
+    isolation: Isolation = "none",
     system: System = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = 0.0,
@@ -45,7 +49,9 @@ def chat(
 
     params = SamplingParams(temperature=temperature, seed=seed)
     with (
-        open_model(model, backend=backend, gpu_layers=gpu_layers) as loaded,
+        open_model(
+            model, backend=backend, gpu=gpu, isolation=isolation, gpu_layers=gpu_layers
+        ) as loaded,
         loaded.create_context(context_size=context_size or "auto") as context,
         ChatSession(context.get_sequence(), system_prompt=system) as session,
     ):

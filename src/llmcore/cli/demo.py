@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli.options import Backend, open_model, write
+from llmcore.cli.options import Backend, Gpu, Isolation, open_model, write
 
 # The model's own default system prompt makes it answer in broken French.
 SYSTEM = "Answer in one short sentence."
@@ -32,6 +32,8 @@ def demo_model() -> Path | None:
 def demo(
     question: Annotated[str, typer.Argument(help="What to ask.")] = QUESTION,
     backend: Backend = "auto",
+    gpu: Gpu = "auto",
+    isolation: Isolation = "none",
 ) -> None:
     """Ask a small model that comes as a package a question."""
     from llmcore.cli.run import answer
@@ -45,7 +47,7 @@ def demo(
             err=True,
         )
         raise typer.Exit(1)
-    with open_model(path, backend=backend) as model:
+    with open_model(path, backend=backend, gpu=gpu, isolation=isolation) as model:
         engine = model.info.build or model.backend.name
         write(f"{model.info.name} on {engine}\n> {question}\n")
         answer(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,13 @@ ModelPath = Annotated[
 ]
 Backend = Annotated[
     str, typer.Option(help="The engine: a name from 'llmcore backends', or auto.")
+]
+Gpu = Annotated[
+    str,
+    typer.Option(help="The way to a GPU: cuda, metal, vulkan, rocm, auto, or none."),
+]
+Isolation = Annotated[
+    str, typer.Option(help="process gives the engine a process of its own; or none.")
 ]
 MaxTokens = Annotated[
     int | None, typer.Option(min=1, help="End each answer after so many tokens.")
@@ -48,13 +55,18 @@ def open_model(
     path: Path,
     *,
     backend: str,
+    gpu: str = "auto",
+    isolation: str = "none",
     gpu_layers: int | None = None,
-    isolation: Literal["process"] | None = None,
 ) -> Iterator[Model]:
     """A loaded model for a block, with a progress bar on a terminal."""
     from llmcore.opening import get_llama
 
-    llama = get_llama(backend, isolation=isolation)
+    options: dict[str, Any] = {  # which are checked there
+        "gpu": False if gpu == "none" else gpu,
+        "isolation": None if isolation == "none" else isolation,
+    }
+    llama = get_llama(backend, **options)
     with llama, _progress_bar(path.name) as progress:
         model = llama.load_model(
             path,

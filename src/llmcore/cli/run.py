@@ -9,7 +9,9 @@ import typer
 from llmcore.cli.options import (
     Backend,
     ContextSize,
+    Gpu,
     GpuLayers,
+    Isolation,
     MaxTokens,
     ModelPath,
     Seed,
@@ -29,6 +31,8 @@ def run(
     model: ModelPath,
     prompt: Annotated[str, typer.Argument(help="What to say to the model.")],
     backend: Backend = "auto",
+    gpu: Gpu = "auto",
+    isolation: Isolation = "none",
     system: System = None,
     raw: Annotated[
         bool, typer.Option(help="Continue the text instead of answering it.")
@@ -43,7 +47,9 @@ def run(
     from llmcore.params import SamplingParams
 
     params = SamplingParams(temperature=temperature, seed=seed)
-    with open_model(model, backend=backend, gpu_layers=gpu_layers) as loaded:
+    with open_model(
+        model, backend=backend, gpu=gpu, isolation=isolation, gpu_layers=gpu_layers
+    ) as loaded:
         raw = raw or loaded.info.chat_template is None
         answer(
             loaded,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 
@@ -35,6 +35,7 @@ from llmcore.events import (
     Usage,
 )
 from llmcore.spi import BackendContext
+from llmcore.telemetry import RequestTrace, Statistics
 from llmcore.values import GenerationParams, SamplingParams
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class GenerationResult:
 
         usage: What it cost.
 
+        statistics: The same, and how long it took; two equal answers may differ in it.
+
         logprobs: Of each token, if they were asked for.
 
         receipt: With what it can be repeated.
@@ -78,6 +81,7 @@ class GenerationResult:
     cache: CacheReport
     usage: Usage
     receipt: Receipt
+    statistics: Statistics = field(eq=False)
     reasoning: str = ""
     logprobs: tuple[TokenDrawn, ...] = ()
 
@@ -95,12 +99,15 @@ class GenerationRequest:
         options: When to end, what to tell.
 
         marks: How the model marks what it thinks, if it does.
+
+        operation: What telemetry calls it.
     """
 
     prompt: Sequence[int] | Callable[[], Sequence[int]]
     sampling: SamplingParams = field(factory=SamplingParams)
     options: GenerationParams = field(factory=GenerationParams)
     marks: ReasoningMarks | None = None
+    operation: Literal["text_completion", "chat"] = "text_completion"
 
 
 class Generation(Work):
@@ -125,6 +132,7 @@ class Generation(Work):
         self.result: GenerationResult | None = None
         self.error: BaseException | None = None
         self.stopping = False
+        self._trace = RequestTrace(job.node)
         self._piece = partial(engine.pieces.of, operation=job)
         self._prompt: Sequence[int] = ()
         self._text = AnswerText(request.options.stop, request.marks)
@@ -163,6 +171,14 @@ class Generation(Work):
         self.job.end()
 
     # -- for the engine ----------------------------------------------------------------
+
+    def asked(self) -> None:
+        """From here on its time counts."""
+        self._trace.asked(
+            operation=self.request.operation,
+            max_tokens=self.request.options.max_tokens,
+            temperature=self.request.sampling.temperature,
+        )
 
     @property
     def parked(self) -> bool:
@@ -219,6 +235,7 @@ class Generation(Work):
 
     def _begin(self, native: BackendContext, cache: Cache) -> None:
         """Keep what of the prompt is cached, and decide how tokens are drawn."""
+        self._trace.begun()
         slot, request = self.job.slot, self.request
         prompt = request.prompt
         self._prompt = prompt = call(prompt) if callable(prompt) else prompt
@@ -258,13 +275,16 @@ class Generation(Work):
         first = len(self.tokens) - self.rows
         for n in range(self.rows):
             token = self._draw(native, row + n)
+            if not self.running:
+                self.running = True
+                assert self._report is not None
+                self._trace.first_token(len(self._prompt), self._report.reused)
             self._valid = self.start + first + n + 1
             if self._accept(token):
                 return
             if n + 1 == self.rows or token != self.tokens[first + n + 1]:
                 break
             self._guessed_right += 1
-        self.running = True
         self.tokens, self.rows = [token], 1
 
     def _draw(self, native: BackendContext, row: int) -> int:
@@ -338,6 +358,7 @@ class Generation(Work):
             usage=usage,
             logprobs=tuple(self._told),
             receipt=self._receipt(),
+            statistics=self._trace.statistics(usage),
         )
         self._last = (usage, Finish(reason=reason))
         if self._valid is None:
@@ -345,6 +366,8 @@ class Generation(Work):
 
     def _end(self) -> None:
         """Tell the reader, who may go on with the sequence then."""
+        assert self.result is not None
+        self._trace.end(self.result.finish_reason, self.result.statistics)
         for event in self._last:
             self.mailbox.put(event)
         self.drop()
@@ -371,4 +394,5 @@ class Generation(Work):
         self.over = True
         if self._drawer is not None:
             self._drawer.close()
+        self._trace.fail(self.error, len(self.drawn))  # does nothing after an end
         self.mailbox.close()

@@ -91,6 +91,7 @@ class Job(Operation):
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self._timeout = timeout
         self._changed = changed
+        self._when_over: list[Callable[[], object]] = []
         node.check()
         with _claim:
             if not slot.busy and not slot.waiting:
@@ -161,9 +162,28 @@ class Job(Operation):
                 "give it more time, or ask for fewer tokens"
             )
 
+    def when_over(self, callback: Callable[[], object]) -> None:
+        """
+        Call back once when the sequence is free, at once if it is.
+
+        From any thread, also in the collector: it must neither wait nor raise.
+        """
+        self._when_over.append(callback)
+        if self.ended:
+            self._tell()
+
     def end(self) -> None:
         """Free the sequence for the next user; twice is fine, also in the collector."""
         if not self.ended:
             self.ended = True  # what the slot looks at
             super().end()
             self._changed(self)
+            self._tell()
+
+    def _tell(self) -> None:
+        while True:
+            try:
+                callback = self._when_over.pop()
+            except IndexError:  # told all, or another thread does
+                return
+            callback()

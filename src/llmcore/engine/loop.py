@@ -78,6 +78,7 @@ class BatchLoop:
         """
         if work.job.waiting:
             self._check_line()
+        work.asked()
         self._inbox.append(work)
         if not self._runner:
             self._start()
@@ -124,6 +125,7 @@ class BatchLoop:
         try:
             threading.Thread(target=self._run, name=name, daemon=True).start()
         except RuntimeError as error:
+            self._fail_all()
             raise DisposedError(
                 f"{self._node.label} cannot start its thread: the interpreter exits"
             ) from error

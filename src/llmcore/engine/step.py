@@ -21,6 +21,7 @@ from llmcore.errors import (
 )
 from llmcore.lifecycle import Node, Use
 from llmcore.spi import BackendContext, Batch
+from llmcore.telemetry import bus
 from llmcore.values import CacheKind, Capability, ContextParams, ModelInfo
 
 Part = tuple[Work, Sequence[int]]
@@ -137,7 +138,10 @@ class Stepper:
                 slot = work.job.slot
                 slot.pending, slot.logits = chunk, None
             self._leave()
-            native.decode(batch)
+            if "step" in bus.ears:
+                self._decode_heard(native, batch, plan)
+            else:
+                native.decode(batch)
         except FATAL:
             raise
         except Exception as error:
@@ -151,6 +155,20 @@ class Stepper:
             slot.tokens.extend(chunk)
             slot.pending = ()
         self._hand_out(native, [part[0] for part in plan], rows)
+
+    def _decode_heard(
+        self, native: BackendContext, batch: Batch, plan: list[Part]
+    ) -> None:
+        running = sum(len(chunk) for work, chunk in plan if work.running)
+        with bus.span(
+            "step",
+            self._node,
+            active=len(plan),
+            batch_size=len(batch.tokens),
+            prefill_tokens=len(batch.tokens) - running,
+            decode_tokens=running,
+        ):
+            native.decode(batch)
 
     def _may_begin(self, native: BackendContext) -> bool:
         if self._can_abort:

@@ -42,6 +42,10 @@ class Work(abc.ABC):
         self.over = False
         self.served = 0
 
+    def asked(self) -> None:
+        """It is about to be taken on; called once, on the thread that submits it."""
+        return
+
     @property
     def left(self) -> int:
         """How many of its tokens are still to be evaluated."""

@@ -11,14 +11,12 @@ from pathlib import Path
 
 from llmcore.errors import BackendError, BackendUnavailableError
 from llmcore.isolation.checks import check_devices
-from llmcore.isolation.host import Host, Restart
+from llmcore.isolation.host import Host
 from llmcore.isolation.model import IsolatedModel, with_sampling
 from llmcore.isolation.wire import BACKEND
+from llmcore.params.isolation import WATCHDOG, Restart
 from llmcore.spi import Backend, Progress
 from llmcore.values import BackendInfo, Device, ModelParams, evolve
-
-WATCHDOG = 300.0
-"""Seconds: longer than any engine needs for one step, or one part of a load."""
 
 
 def isolated(

@@ -33,7 +33,7 @@ def pack(number: int, error: BaseException) -> Failed:
         number=number,
         kind=kind,
         arguments=tuple(map(_shortened, arguments)),
-        traceback=text[-LONGEST:],
+        traceback=_sendable(text[-LONGEST:]),
     )
 
 
@@ -60,7 +60,12 @@ def _known(kind: str) -> type[LlmcoreError] | None:
 def _shortened(value: object) -> Plain:
     if value is None or isinstance(value, bool | int | float):
         return value
-    return str(value)[:LONGEST]
+    return _sendable(str(value)[:LONGEST])
+
+
+def _sendable(text: str) -> str:
+    """The name of a file may have bytes that are no text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def unpack(failed: Failed, backend: str) -> LlmcoreError:

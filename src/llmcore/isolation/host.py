@@ -10,14 +10,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from llmcore.errors import BackendCrashedError, LlmcoreError
 from llmcore.isolation.process import EngineProcess
 from llmcore.values import BackendInfo
 
 T = TypeVar("T")
-Restart = Literal["never", "replay"]
 
 MOST_DEATHS, IN_SECONDS = 5, 60.0
 """A process that dies more often is not started again."""

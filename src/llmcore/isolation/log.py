@@ -71,7 +71,9 @@ class Log:
         text = line.decode("utf-8", "replace").rstrip()[:LONGEST]
         text = "".join(c if c.isprintable() else " " for c in text)
         if text:
-            self._lines.append(text)
             # The child's own `logging` puts the level first, see `child`.
-            level = LEVELS.get(text.partition(" ")[0], logging.DEBUG)
-            logger.log(level, "%s: %s", self._origin, text)
+            level = LEVELS.get(text.partition(" ")[0])
+            # An engine's chatter would push out what it said of its death.
+            if level != logging.DEBUG:
+                self._lines.append(text)
+            logger.log(level or logging.DEBUG, "%s: %s", self._origin, text)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import tempfile
@@ -31,6 +30,8 @@ class SharedMemory:
     @classmethod
     def create(cls, size: int) -> SharedMemory:
         """So many bytes, which take no memory until they are written."""
+        import fcntl  # not on Windows, where `isolated` says so
+
         try:
             handle = os.memfd_create("llmcore", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
         except AttributeError:  # not Linux

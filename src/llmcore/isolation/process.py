@@ -254,7 +254,8 @@ def _start(door: int, bell: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": path},
+        # ggml would have a debugger print a stack, long enough to hide what failed.
+        env={"GGML_NO_BACKTRACE": "1", **os.environ, "PYTHONPATH": path},
         process_group=0,
     )
 

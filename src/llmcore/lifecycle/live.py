@@ -4,7 +4,8 @@ What lives right now: `resources` as data, `format_tree` for people.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from attrs import frozen
 
@@ -29,6 +30,9 @@ class ResourceInfo:
     created_at: tuple[str, int]
 
 
+R = TypeVar("R", bound=ResourceInfo)
+
+
 def resources(root: Node | None = None) -> list[ResourceInfo]:
     """
     The resources that are not freed, oldest first.
@@ -43,23 +47,29 @@ def resources(root: Node | None = None) -> list[ResourceInfo]:
 
 def format_tree(root: Node | None = None) -> str:
     """The live tree, one line a resource, children indented."""
-    infos = resources(root)
+    return "\n".join(_line(info, depth) for info, depth in in_tree(resources(root)))
+
+
+def in_tree(infos: Iterable[R]) -> Iterator[tuple[R, int]]:
+    """Resources as a tree is printed: each with its depth, parents first."""
+    children: dict[int | None, list[R]] = {}
+    infos = list(infos)
     numbers = {info.number for info in infos}
-    children: dict[int | None, list[ResourceInfo]] = {}
     for info in infos:
         parent = info.parent if info.parent in numbers else None
         children.setdefault(parent, []).append(info)
-    return "\n".join(_lines(children, None, 0))
+    waiting = [(info, 0) for info in reversed(children.get(None, []))]
+    while waiting:
+        info, depth = waiting.pop()
+        yield info, depth
+        below = reversed(children.get(info.number, []))
+        waiting.extend((child, depth + 1) for child in below)
 
 
-def _lines(
-    children: dict[int | None, list[ResourceInfo]], parent: int | None, depth: int
-) -> Iterator[str]:
-    for info in children.get(parent, []):
-        file, line = info.created_at
-        busy = f", {info.uses} inside" if info.uses else ""
-        yield f"{'  ' * depth}{info.label} {info.state}{busy} ({file}:{line})"
-        yield from _lines(children, info.number, depth + 1)
+def _line(info: ResourceInfo, depth: int) -> str:
+    file, line = info.created_at
+    busy = f", {info.uses} inside" if info.uses else ""
+    return f"{'  ' * depth}{info.label} {info.state}{busy} ({file}:{line})"
 
 
 def _info(node: Node) -> ResourceInfo:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 import warnings
 import weakref
+from types import FrameType
 
 _OWN = ("llmcore.", "llmcore_")
 
@@ -22,6 +23,30 @@ def creation_site() -> tuple[str, int]:
             break
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
+
+
+def creation_stack(
+    most: int, end: tuple[str, ...] = ()
+) -> tuple[tuple[str, int, str], ...]:
+    """
+    File, line and function of the callers outside of llmcore, the nearest first.
+
+    Args:
+        most: So many at most.
+
+        end: Packages whose frames end it, such as those of a test runner.
+    """
+    calls: list[tuple[str, int, str]] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and len(calls) < most:
+        name = frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] in end:
+            break
+        if not name.startswith(_OWN) and name != "llmcore":
+            code = frame.f_code
+            calls.append((code.co_filename, frame.f_lineno, code.co_name))
+        frame = frame.f_back
+    return tuple(calls)
 
 
 def report(error: BaseException) -> None:

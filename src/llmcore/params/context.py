@@ -14,6 +14,10 @@ KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_n
 """Element types of the key and value cache."""
 
 
+LEAST_SIZE = 8
+"""Tokens that a sequence must be able to hold."""
+
+
 def _scheduling(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value not in ("parallel", "fifo") and not callable(
         getattr(value, "share", None)
@@ -24,6 +28,30 @@ def _scheduling(instance: object, attribute: Attribute[Any], value: object) -> N
         )
 
 
+_one_size = integer(LEAST_SIZE, INT32_MAX, "auto")
+
+
+def _as_pair(value: Any) -> Any:
+    """A list, as JSON has it, is as good as a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _context_size(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple):
+        _one_size(instance, attribute, value)
+        return
+    whole = all(type(size) is int for size in value)
+    if len(value) != 2 or not whole:
+        raise TypeError(
+            f"context_size must be (least, most), two integers, got {value!r}"
+        )
+    if not LEAST_SIZE <= value[0] <= value[1] <= INT32_MAX:
+        raise ValueError(
+            f"context_size must be (least, most) with {LEAST_SIZE} <= least <= most <= "
+            f"{INT32_MAX}, got {value!r}"
+        )
+
+
 @frozen(kw_only=True)
 class ContextParams:
     """
@@ -31,8 +59,10 @@ class ContextParams:
 
     Args:
         context_size: Tokens that each sequence can hold; ``"auto"`` means the length
-            that the model was trained for, at most 4096. An engine may round up;
-            `Context.params` says what was given.
+            that the model was trained for, at most 4096, and less if the memory has
+            not so much; ``(least, most)`` means what fits between the two, not above
+            the trained length. An engine may round up; `Context.params` says what was
+            given.
 
         sequences: How many sequences the context can hold.
 
@@ -74,7 +104,7 @@ class ContextParams:
     """
 
     context_size: int | Literal["auto"] = field(
-        default="auto", validator=integer(8, INT32_MAX, "auto")
+        default="auto", converter=_as_pair, validator=_context_size
     )
     sequences: int = field(default=1, validator=integer(1, 256))
     batch_size: int = field(default=512, validator=integer(1, 1_048_576))
@@ -105,3 +135,15 @@ class ContextParams:
                 f"kv_type_v={self.kv_type_v!r} needs flash attention: "
                 "leave flash_attention at 'auto' or set it to True"
             )
+
+    @property
+    def size(self) -> int:
+        """
+        ``context_size`` where it is a number, as in all that crosses the seam.
+
+        Raises:
+            TypeError: It is still to be chosen.
+        """
+        if not isinstance(self.context_size, int):
+            raise TypeError(f"context_size={self.context_size!r} is no number yet")
+        return self.context_size

@@ -17,13 +17,15 @@ class ModelParams:
     How to load a model.
 
     Args:
-        gpu_layers: Layers to place on a GPU; ``"auto"`` means all of them if the
+        gpu_layers: Layers to place on a GPU; ``"auto"`` means as many as fit if the
             build has a GPU and none otherwise. An explicit number on a build without
             a GPU raises `CapabilityError`.
 
-        mmap: Map the file instead of reading it into allocated memory.
+        mmap: Map the file instead of reading it into allocated memory: it is read when
+            it is needed, and may be larger than the RAM, which is slow.
 
-        mlock: Pin the weights in RAM.
+        mlock: Pin the weights in RAM, so that they are never swapped out; more than
+            this process may lock (``ulimit -l``) raises `ModelLoadError`.
 
         check_tensors: Validate the tensor data while loading (slow).
     """

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
@@ -69,6 +69,8 @@ class Registry:
         self._loaded: Loaded | None = None
         self._later: dict[tuple[Origin, Stage], PluginProblem] = {}
         self._listeners: Sequence[tuple[Origin, Caller]] = ()
+        self.watchers: Sequence[tuple[Origin, Caller]] = ()  # of telemetry
+        self.on_load: Callable[[], object] = lambda: None
 
     # -- loading ---------------------------------------------------------------------
 
@@ -95,6 +97,7 @@ class Registry:
             loaded = self._load_once()
             self._loaded, self._later = loaded, {}
             self._listeners = loaded.listeners
+            self.on_load()
         for problem in loaded.problems:
             logger.warning("%s", problem)
         return loaded
@@ -327,7 +330,7 @@ class Registry:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                self._report(origin, "select", error)
+                self.report(origin, "select", error)
         return None
 
     # -- watching --------------------------------------------------------------------
@@ -357,9 +360,9 @@ class Registry:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                self._report(origin, "event", error)
+                self.report(origin, "event", error)
 
-    def _report(self, origin: Origin, stage: Stage, error: BaseException) -> None:
+    def report(self, origin: Origin, stage: Stage, error: BaseException) -> None:
         """Record and log a failing hook, but only its first failure."""
         with self._reporting:
             if (origin, stage) in self._later:

@@ -226,7 +226,7 @@ class ResourceEvent:
     Attributes:
         kind: Such as ``"model"``, ``"context"`` or ``"sequence"``.
 
-        step: Such as ``"created"``, ``"disposed"`` or ``"failed"``.
+        step: Such as ``"created"``, ``"disposing"``, ``"disposed"`` or ``"failed"``.
 
         label: The name of the resource for people.
 

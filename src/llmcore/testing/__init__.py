@@ -1,6 +1,7 @@
 """
-For tests: `checked`, which asserts the contract of the seam around any backend, and
-the null backend, with scripted behaviour and a ledger that does not trust core.
+For tests: `checked`, which asserts the contract of the seam around any backend,
+`leak_check`, which finds what was not given back, and the null backend, with scripted
+behaviour and a ledger that does not trust core.
 
 A script says what the engine does; the ledger says what was done to it. At the seam:
 
@@ -41,6 +42,9 @@ from llmcore.backends.null.ledger import Event, Ledger, Violation, ViolationKind
 from llmcore.backends.null.script import OPS, NullScript
 from llmcore.testing.checked import CheckedBackend, checked
 from llmcore.testing.contract import ContractError
+from llmcore.testing.leak_error import Leak, LeakError
+from llmcore.testing.leak_growth import Growth, growth
+from llmcore.testing.leaks import LeakCheck, leak_check
 
 __all__ = [
     "OPS",
@@ -48,12 +52,18 @@ __all__ = [
     "ContractError",
     "Event",
     "Gate",
+    "Growth",
+    "Leak",
+    "LeakCheck",
+    "LeakError",
     "Ledger",
     "NullBackend",
     "NullScript",
     "Violation",
     "ViolationKind",
     "checked",
+    "growth",
+    "leak_check",
     "null_backend",
 ]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from llmcore.backends.null.batch_rules import position_faults
 from llmcore.backends.null.ledger import Call
 from llmcore.errors import StateError
 from llmcore.spi import BackendContext, BackendSampler, Batch
@@ -260,12 +261,10 @@ class CheckedContext(BackendContext):
     def _expected(self, batch: Batch) -> dict[int, Bounds]:
         """What the sequences of a batch will hold; asserts its positions."""
         held = {number: self._bounds(number) for number in set(batch.sequences)}
+        for fault in position_faults(batch, lambda number: held[number][1] + 1):
+            self._entry.core("decode", False, fault.promise, fault.seen)
         for position, number in zip(batch.positions, batch.sequences, strict=True):
-            first, last = held[number]
-            right = position == last + 1
-            promise = f"sequence {number}, which ends at {last}, goes on at {last + 1}"
-            self._entry.core("decode", right, promise, position)
-            held[number] = max(0, first), position
+            held[number] = max(0, held[number][0]), position
         if self._info.cache_kind is CacheKind.NONE:
             return dict.fromkeys(held, EMPTY)
         return held

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
+from llmcore.backends.null.batch_rules import shape_faults
 from llmcore.backends.null.ledger import Call, Handle, Ledger, ViolationKind
 from llmcore.errors import LlmcoreError
 from llmcore.spi import Batch
@@ -229,16 +230,8 @@ def check_batch(
     entry: Entry, batch: Batch, params: ContextParams, info: ModelInfo
 ) -> None:
     """Assert the shape and the ranges of a batch; its positions are another matter."""
-    op, count, size = "decode", len(batch.tokens), info.vocab_size
-    most, sequences = params.batch_size, params.sequences
-    lengths = [len(column) for column in batch]
-    entry.core(op, len(set(lengths)) == 1, "the columns are of equal length", lengths)
-    entry.core(op, count > 0, "no batch is empty", "no tokens")
-    entry.core(op, count <= most, f"no batch is longer than {most}", f"{count} tokens")
-    wrong = [token for token in batch.tokens if not 0 <= token < size]
-    entry.core(op, not wrong, f"tokens are in the vocabulary of {size}", wrong)
-    wrong = [number for number in batch.sequences if not 0 <= number < sequences]
-    entry.core(op, not wrong, f"sequence numbers are below {sequences}", wrong)
+    for fault in shape_faults(batch, params, info.vocab_size):
+        entry.core("decode", False, fault.promise, fault.seen)
 
 
 def check_logits(entry: Entry, found: object, size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from llmcore.backends.llama_cpp import INFO
 from llmcore.backends.llama_cpp.backend import LlamaCppBackend
 from llmcore.backends.llama_cpp.model import LlamaCppModel
 from llmcore.errors import CapabilityError, ModelLoadError, OperationCancelledError
-from llmcore.values import CacheKind, Capability, ModelParams
+from llmcore.values import CacheKind, Capability, ContextParams, ModelParams
 
 
 class TestLoading:
@@ -73,6 +74,28 @@ class TestLoading:
             backend.load_model(
                 paths["llama"], ModelParams(gpu_layers=1), lambda share: True
             )
+
+    def test_without_gpu(
+        self,
+        backend: LlamaCppBackend,
+        paths: dict[str, Path],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """With no layer on a GPU nothing of a model or context is there at all."""
+        gpus = [
+            d.name for d in backend.devices() if d.kind not in ("cpu", "accelerator")
+        ]
+        if not gpus:
+            pytest.skip("this build has no GPU")
+        with caplog.at_level(logging.DEBUG, "llmcore.llama_cpp"):
+            params = ModelParams(gpu_layers=0)
+            model = backend.load_model(paths["llama"], params, lambda share: True)
+            model.create_context(ContextParams(context_size=256)).close()
+            model.close()
+
+        buffers = [text for text in caplog.messages if "buffer size" in text]
+        assert buffers
+        assert not [text for text in buffers if any(gpu in text for gpu in gpus)]
 
     @pytest.mark.parametrize("mmap", [True, False])
     def test_mmap(

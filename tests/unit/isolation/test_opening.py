@@ -25,6 +25,15 @@ def test_a_named_engine_runs_in_a_child() -> None:
     assert answers[0] == answers[1]
 
 
+def test_a_whole_llm_outlives_its_engine() -> None:
+    """An `LLM` whose engine is killed goes on with another one, if it may."""
+    with llmcore.LLM(backend="null", isolation="process", restart="replay") as llm:
+        before = llm("a prompt", max_tokens=8)
+        with llm.model._parent._use() as backend:
+            os.kill(backend.pid, 9)
+        assert llm("a prompt", max_tokens=8) == before
+
+
 def test_an_object_cannot_be_isolated() -> None:
     """A backend object lives here already; the message says what to do instead."""
     with pytest.raises(ValueError, match="give the name of an installed one"):

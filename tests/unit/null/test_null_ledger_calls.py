@@ -52,7 +52,7 @@ class TestBatchViolations:
         """Positions must follow what the cache holds."""
         one = engine()
         one.feed(TEN)
-        with pytest.raises(DecodeError, match="must be 10"):
+        with pytest.raises(DecodeError, match="goes on at 10, got position 9"):
             one.feed([1], at=9)
         assert one.violations == ["positions"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import llmcore
-from llmcore.errors import DisposedError, SequenceBusyError
+from llmcore.errors import DisposedError, LlmcoreError, SequenceBusyError
 from llmcore.testing import NullScript, null_backend
 
 
@@ -127,3 +127,19 @@ def test_an_unknown_field_is_a_type_error(llm):
     """A misspelt option lists what there is."""
     with pytest.raises(TypeError, match="no field 'max_token': it has max_tokens"):
         llm("hello", max_token=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gpu": "cud"}, "gpu must be one of 'auto', 'cuda'"),
+        ({"gpu": "cuda"}, "finds no cuda device"),
+        ({"gpu": False, "gpu_layers": 3}, "gpu_layers=3 but"),
+        ({"isolation": "process"}, "cannot be isolated"),
+        ({"restart": "replay"}, "needs isolation='process'"),
+    ],
+)
+def test_the_engine_is_chosen_as_by_get_llama(options, message):
+    """``gpu``, ``isolation`` and ``restart`` are those of `get_llama`."""
+    with pytest.raises((ValueError, LlmcoreError), match=message):
+        llmcore.LLM(backend=null_backend(), **options)

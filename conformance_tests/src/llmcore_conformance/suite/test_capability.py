@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from llmcore import Model, SamplingParams, Sequence
+from llmcore import Llama, Model, SamplingParams, Sequence
 from llmcore.errors import (
     CapabilityError,
     DecodeAbortedError,
@@ -97,6 +97,39 @@ def test_undeclared_logits_are_refused(
         _ = sequence.logits
     with pytest.raises(CapabilityError):
         sequence.sample()
+
+
+@clause("cap.undeclared")
+def test_undeclared_log_probabilities_are_refused(
+    target: Target, prompt_tokens: list[int]
+) -> None:
+    """An engine that shows no logits tells none, and no answer comes without them."""
+    narrow = narrowed(target, frozenset({Capability.NATIVE_SAMPLING}))
+    with narrow.open() as llama:
+        context = narrow.load(llama).create_context(context_size=SIZE, threads=1)
+        with pytest.raises(CapabilityError):
+            _ = context.get_sequence().generate(prompt_tokens, logprobs=1).result
+
+
+@clause("cap.undeclared")
+def test_layers_for_an_undeclared_gpu_are_refused(
+    target: Target, ledger: SeamLedger
+) -> None:
+    """The engine is not even asked, or it could put them elsewhere."""
+    bare = narrowed(target, frozenset())
+    with bare.open(ledger) as llama, pytest.raises(CapabilityError):
+        llama.load_model(target.model_path, gpu_layers=1)
+    assert not ledger.order("load")
+
+
+@clause("cap.undeclared")
+def test_layers_for_a_gpu_that_is_not_there_are_refused(
+    target: Target, llama: Llama, model: Model
+) -> None:
+    """The build, or this model on it, says that it has none: it takes no layer."""
+    if Capability.GPU not in model.capabilities:
+        with pytest.raises(CapabilityError):
+            llama.load_model(target.model_path, gpu_layers=1)
 
 
 @pytest.fixture

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from llmcore.backends.llama_cpp import logs
-from llmcore.backends.llama_cpp.rules import check_context, longest, resolve
-from llmcore.errors import (
-    ContextCreationError,
-    InsufficientMemoryError,
-    ModelLoadError,
+from llmcore.backends.llama_cpp.rules import (
+    check_context,
+    creation_error,
+    longest,
+    resolve,
 )
+from llmcore.errors import ModelLoadError
 from llmcore.fingerprint import fingerprint
 from llmcore.spi import BackendModel
 from llmcore.values import ContextParams, ModelInfo, evolve
@@ -72,7 +72,7 @@ class CyllamaModel(BackendModel):
             try:
                 native = C.LlamaContext(self._native, native_params, verbose=False)
             except RuntimeError as error:
-                raise _failure(params, logs.reason(lines)) from error
+                raise creation_error(params, logs.reason(lines)) from error
         given = self._given(native, params)
         return CyllamaContext(native, given, self._info, lines)
 
@@ -92,13 +92,3 @@ class CyllamaModel(BackendModel):
         del self._native, self._vocab
         native.close()
         engine.return_memory()
-
-
-def _failure(params: ContextParams, reason: str) -> Exception:
-    message = (
-        f"cannot create a context with context_size={params.context_size} and "
-        f"sequences={params.sequences}: {reason}"
-    )
-    if re.search(r"alloc|out of memory", reason):
-        return InsufficientMemoryError(f"{message}: make one of them smaller")
-    return ContextCreationError(message)

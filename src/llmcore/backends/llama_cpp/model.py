@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from pathlib import Path
 
 from llmcore.backends.llama_cpp import logs, native
@@ -11,12 +10,13 @@ from llmcore.backends.llama_cpp.context import LlamaCppContext
 from llmcore.backends.llama_cpp.facts import model_info
 from llmcore.backends.llama_cpp.native import C
 from llmcore.backends.llama_cpp.native_params import context_params
-from llmcore.backends.llama_cpp.rules import check_context, longest, resolve
-from llmcore.errors import (
-    ContextCreationError,
-    InsufficientMemoryError,
-    ModelLoadError,
+from llmcore.backends.llama_cpp.rules import (
+    check_context,
+    creation_error,
+    longest,
+    resolve,
 )
+from llmcore.errors import ModelLoadError
 from llmcore.fingerprint import fingerprint
 from llmcore.spi import BackendModel
 from llmcore.values import ContextParams, ModelInfo, evolve
@@ -90,7 +90,7 @@ class LlamaCppModel(BackendModel):
                 self._handle, context_params(params, self._info)
             )
         if not handle:
-            raise _failure(params, logs.reason(lines))
+            raise creation_error(params, logs.reason(lines))
         return LlamaCppContext(
             handle,
             self._given(handle, params),
@@ -114,13 +114,3 @@ class LlamaCppModel(BackendModel):
         del self._handle, self._vocab
         C.llama_model_free(handle)
         native.return_memory()
-
-
-def _failure(params: ContextParams, reason: str) -> Exception:
-    message = (
-        f"cannot create a context with context_size={params.context_size} and "
-        f"sequences={params.sequences}: {reason}"
-    )
-    if re.search(r"alloc|out of memory", reason):
-        return InsufficientMemoryError(f"{message}: make one of them smaller")
-    return ContextCreationError(message)

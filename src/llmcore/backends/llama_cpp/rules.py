@@ -7,7 +7,12 @@ import re
 from collections.abc import Iterable
 
 from llmcore.backends.llama_cpp.logs import Line
-from llmcore.errors import CapabilityError, ParameterError
+from llmcore.errors import (
+    CapabilityError,
+    ContextCreationError,
+    InsufficientMemoryError,
+    ParameterError,
+)
 from llmcore.values import (
     CacheKind,
     Capability,
@@ -174,6 +179,17 @@ def resolve(params: ContextParams) -> ContextParams:
         threads_batch=params.threads_batch or threads,
         micro_batch_size=min(params.micro_batch_size, params.batch_size),
     )
+
+
+def creation_error(params: ContextParams, reason: str) -> Exception:
+    """What to raise when the engine made no context, and said why."""
+    message = (
+        f"cannot create a context with context_size={params.context_size} and "
+        f"sequences={params.sequences}: {reason}"
+    )
+    if re.search(r"alloc|out of memory", reason):
+        return InsufficientMemoryError(f"{message}: make one of them smaller")
+    return ContextCreationError(message)
 
 
 def _usable_cores() -> int:

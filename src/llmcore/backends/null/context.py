@@ -6,11 +6,12 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from attrs import evolve
 
 from llmcore.backends.null import language, vocabulary
+from llmcore.backends.null.batch_rules import Fault, position_faults, shape_faults
 from llmcore.backends.null.cache import Cells
 from llmcore.backends.null.ledger import Ledger, ViolationKind
 from llmcore.backends.null.sampler import NullSampler, expresses
@@ -264,40 +265,11 @@ class NullContext(BackendContext):
 
     def _check(self, batch: Batch) -> None:
         """Refuse a batch as llama.cpp does: all or nothing."""
-        if not batch.tokens:
-            self._refuse(ViolationKind.EMPTY_BATCH, "the batch is empty")
-        if len({len(column) for column in batch}) != 1:
-            self._refuse(
-                ViolationKind.UNEQUAL_BATCH, "the parts of the batch differ in length"
-            )
-        if len(batch.tokens) > self._params.batch_size:
-            self._refuse(
-                ViolationKind.BATCH_SIZE,
-                f"{len(batch.tokens)} tokens in a batch of {self._params.batch_size}",
-            )
-        self._check_ranges(batch)
-        self._check_positions(batch)
-
-    def _check_ranges(self, batch: Batch) -> None:
-        for token in batch.tokens:
-            if not 0 <= token < vocabulary.VOCAB_SIZE:
-                self._refuse(ViolationKind.TOKEN_RANGE, f"no token {token}")
-        for number in batch.sequences:
-            if not 0 <= number < len(self._cells):
-                self._refuse(ViolationKind.SEQUENCE_RANGE, f"no sequence {number}")
-
-    def _check_positions(self, batch: Batch) -> None:
-        """Positions must follow the cache, and the cells must have room."""
-        expected = {n: self._cells[n].next_position for n in set(batch.sequences)}
-        for position, number in zip(batch.positions, batch.sequences, strict=True):
-            wanted = expected[number]
-            if wanted is not None and position != wanted:
-                self._refuse(
-                    ViolationKind.POSITIONS,
-                    f"position {position} of sequence {number} must be {wanted}",
-                )
-            expected[number] = position + 1
-        for number in expected:
+        for fault in shape_faults(batch, self._params, vocabulary.VOCAB_SIZE):
+            self._refuse(fault)
+        for fault in position_faults(batch, lambda n: self._cells[n].next_position):
+            self._refuse(fault)
+        for number in set(batch.sequences):
             needed = len(self._cells[number]) + list(batch.sequences).count(number)
             if needed > self._size and not self._slides:
                 raise DecodeError(
@@ -310,6 +282,6 @@ class NullContext(BackendContext):
         kind = self.model.info.cache_kind
         return kind is CacheKind.SLIDING_WINDOW and self.script.window < self._size
 
-    def _refuse(self, kind: ViolationKind, reason: str) -> None:
-        self._violate(kind, "decode", reason)
-        raise DecodeError(f"the engine refuses the batch: {reason}")
+    def _refuse(self, fault: Fault) -> NoReturn:
+        self._violate(fault.kind, "decode", str(fault))
+        raise DecodeError(f"the engine refuses the batch: {fault}")

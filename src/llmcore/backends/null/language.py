@@ -16,11 +16,14 @@ from llmcore.backends.null import vocabulary
 _LETTERS = b"aaabcdeeeefghiiijklmnnooopqrrssstttuuvwxyz      "
 _CHOICES: tuple[int, ...] = (*_LETTERS, *range(256, 256 + len(vocabulary.WORDS) - 1))
 _PRINTABLE = frozenset({10, *range(32, 127), *range(256, vocabulary.FIRST_CONTROL)})
+_LEVELS = [0.0 if n in _PRINTABLE else -8.0 for n in range(vocabulary.FIRST_CONTROL)]
+"""What the noise in the logit of each token is added to."""
 
 BEST_LOGIT = 6.0
 """Of the next token; printable tokens lie in 0 to 4, other bytes in -8 to -4."""
 
 CONTROL_LOGIT = -16.0
+_CONTROLS = [CONTROL_LOGIT] * (vocabulary.VOCAB_SIZE - vocabulary.FIRST_CONTROL)
 
 
 def next_token(seed: int, cached: Sequence[int], answer: str | None) -> int:
@@ -54,13 +57,8 @@ def logits(seed: int, best: int) -> array[float]:
 
         best: The token that gets `BEST_LOGIT`.
     """
-    noise = random.Random(seed)
-    values = array("f", bytes(4 * vocabulary.VOCAB_SIZE))
-    for token in range(vocabulary.FIRST_CONTROL):
-        level = 4 * noise.random()
-        values[token] = level if token in _PRINTABLE else level - 8
-    for token in range(vocabulary.FIRST_CONTROL, vocabulary.VOCAB_SIZE):
-        values[token] = CONTROL_LOGIT
+    noise = random.Random(seed).random
+    values = array("f", [4 * noise() + level for level in _LEVELS] + _CONTROLS)
     values[best] = BEST_LOGIT
     return values
 

@@ -53,14 +53,15 @@ class NullSampler(BackendSampler):
     def draw(self, logits: Sequence[float]) -> int:
         """Choose a token, without accepting it."""
         values = self._adjust(logits)
-        ranked = sorted(range(len(values)), key=lambda token: (-values[token], token))
-        if values[ranked[0]] == -math.inf:
+        top = values.index(max(values))
+        if values[top] == -math.inf:
             raise DecodeError(
                 "no token can be sampled because every logit is -inf: "
                 "let logit_bias allow at least one token"
             )
         if self._params.temperature == 0:
-            return ranked[0]
+            return top
+        ranked = sorted(range(len(values)), key=lambda token: (-values[token], token))
         kept = self._filter(ranked, values)
         heat = self._params.temperature
         best = values[kept[0]]

@@ -11,7 +11,7 @@ import pytest
 
 from llmcore.plugins.builds import find_conflict, ggml_builds
 
-from .kit import Site, engine_code, plugin_code
+from ...unit.plugins.kit import Site, engine_code, plugin_code
 
 CC = shutil.which("cc")
 pytestmark = pytest.mark.skipif(

@@ -12,7 +12,7 @@ import pytest
 
 from llmcore.plugins import registry
 
-from .kit import ENGINE, Site, plugin_code
+from ...unit.plugins.kit import ENGINE, Site, plugin_code
 
 PROJECT = """
 [build-system]

@@ -15,7 +15,7 @@ from llmcore.errors import BackendUnavailableError, ParameterError
 from llmcore.plugins import BackendRequest, Registry, Trial
 from llmcore.plugins.trial import run_trial
 
-from .kit import ENGINE, Site, engine_code, plugin_code
+from ...unit.plugins.kit import ENGINE, Site, engine_code, plugin_code
 
 MINE = BackendRequest(backend="mine")
 Cautious = Callable[[], Registry]
