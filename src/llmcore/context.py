@@ -67,7 +67,7 @@ class Context(Resource):
         self.model = model
         self._reservation = reservation
         self.params: ContextParams = first_look(native, "params")
-        self._engine = Engine(
+        self._engine: Engine = Engine(
             self.params,
             model.info,
             model._pieces,

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from llmcore.errors import BackendCrashedError, LlmcoreError
 from llmcore.isolation.process import EngineProcess
+from llmcore.params.isolation import Restart
 from llmcore.values import BackendInfo
 
 T = TypeVar("T")
