@@ -109,7 +109,11 @@ class Dialogue:
         if not callable(prompt) and len(prompt) > size:
             raise ContextOverflowError(len(prompt), size)
         request = GenerationRequest(
-            prompt=prompt, sampling=sampling, options=more, marks=self._marks
+            prompt=prompt,
+            sampling=sampling,
+            options=more,
+            marks=self._marks,
+            operation="chat",
         )
         return self._sequence._stream(request, turn.end)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from llmcore.plugins import BackendRequest, Registered, ResourceEvent
+    from llmcore.plugins import BackendRequest, Registered, ResourceEvent, SourceInfo
     from llmcore.telemetry import TelemetryEvent
     from llmcore.values import BackendInfo
 
@@ -44,6 +44,17 @@ def llmcore_backend_info() -> BackendInfo | Iterable[BackendInfo]:  # type: igno
 
     Returns:
         One `BackendInfo`, or several.
+    """
+
+
+@hookspec
+def llmcore_model_sources() -> SourceInfo | Iterable[SourceInfo]:  # type: ignore[empty-body]
+    """
+    Say which schemes of model sources this plugin adds; called once, as above.
+
+    Returns:
+        One `SourceInfo`, or several. The factory makes a `llmcore.sources.ModelSource`
+        that fetches what ``llama.load_model("scheme:name")`` asks for.
     """
 
 

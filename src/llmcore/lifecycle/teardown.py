@@ -176,6 +176,7 @@ def _names(idents: list[int]) -> set[str]:
 def _free(node: Node) -> list[Exception]:
     """Tear one node down; it counts as freed whatever the teardown raises."""
     errors: list[Exception] = []
+    announce("disposing", node)
     # Taken before it is called: Ctrl-C between the two leaks, and never frees twice.
     teardown, node.teardown = node.teardown, None
     try:

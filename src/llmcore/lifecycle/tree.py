@@ -23,7 +23,10 @@ _observers: list[Observer] = []
 
 
 def observe(observer: Observer) -> None:
-    """Call ``observer(step, node)`` at ``"created"``, ``"disposed"``, ``"failed"``."""
+    """
+    Call ``observer(step, node)`` at ``"created"``, then at ``"disposing"`` and, after
+    the teardown, at ``"disposed"`` or ``"failed"``.
+    """
     _observers.append(observer)
 
 

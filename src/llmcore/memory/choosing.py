@@ -114,7 +114,7 @@ def largest_context(plan: Plan, room: Room) -> Plan:
     With the largest context that fits, from `Plan.least_context` to what it has; with
     the least if not even that fits.
     """
-    most, least = int(plan.context.context_size), plan.least_context
+    most, least = plan.context.size, plan.least_context
     if most <= least or room.short(plan) is None:
         return plan
     low, high = least // PADDING, (most - 1) // PADDING

@@ -4,6 +4,7 @@ What a model and its contexts will need, before anything is loaded.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from attrs import fields as attrs_fields
 
+from llmcore.errors import ModelLoadError
 from llmcore.gguf_header import GGUFHeader
 from llmcore.memory.budget import RAM
 from llmcore.memory.cache import Layout, cache_size, state_bytes
@@ -89,9 +91,16 @@ def shape_of(source: Source) -> ModelShape:
 
 
 def shape_of_loaded(path: Path | None, info: ModelInfo) -> ModelShape:
-    """The shape of a loaded model: of its file, or a rough one if that is no GGUF."""
-    header = None if path is None else check_model_file(path, ("gguf", "other"))
-    return ModelShape.rough(info) if header is None else ModelShape.of(header)
+    """
+    The shape of a loaded model: of its file, or a rough one from what is known of it.
+
+    It is rough if there is no file, or none that can still be read, or no GGUF.
+    """
+    with contextlib.suppress(ModelLoadError):
+        header = None if path is None else check_model_file(path, ("gguf", "other"))
+        if header is not None:
+            return ModelShape.of(header)
+    return ModelShape.rough(info)
 
 
 def estimate_weights(
@@ -183,9 +192,10 @@ def _cache(shape: ModelShape, layout: Layout, where: Placement) -> Iterator[Term
 def _explained(
     layout: Layout, layer: LayerShape, count: int, keys: int, values: int
 ) -> str:
+    cells = layout.cells_of(layer)
     window = f" with a window of {layer.window}" if layer.window else ""
     return (
-        f"{_layers(count)}{window}: {layout.sequences} x {layout.cells_of(layer)} tokens "
+        f"{_layers(count)}{window}: {layout.sequences} x {cells} tokens "
         f"x ({keys} keys in {layout.type_k} + {values} values in {layout.type_v})"
     )
 

@@ -8,7 +8,8 @@ hooks, so the walk is done here and pluggy keeps the hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from types import ModuleType
@@ -20,7 +21,16 @@ from llmcore import hookspecs
 from llmcore.plugins.compatibility import find_obstacle
 from llmcore.plugins.discovery import GROUP, discover
 from llmcore.plugins.trials import Trials
-from llmcore.plugins.values import CORE, Origin, PluginProblem, Registered, Stage
+from llmcore.plugins.values import (
+    CORE,
+    SCHEMES,
+    Origin,
+    PluginProblem,
+    Registered,
+    RegisteredSource,
+    SourceInfo,
+    Stage,
+)
 from llmcore.plugins.wording import describe, did_you_mean
 from llmcore.values import BackendInfo
 
@@ -41,6 +51,8 @@ class Loaded:
     disabled: tuple[tuple[Origin, str], ...]
     policies: tuple[tuple[Origin, Caller], ...]
     listeners: tuple[tuple[Origin, Caller], ...]
+    watchers: tuple[tuple[Origin, Caller], ...]
+    sources: Mapping[str, RegisteredSource]
 
 
 def load(clock: Clock, trials: Trials) -> Loaded:
@@ -51,12 +63,15 @@ def load(clock: Clock, trials: Trials) -> Loaded:
     for origin, point in found.wanted:
         loader.load(origin, point)
     loader.find_conflicts()
+    sources = loader.find_sources()
     return Loaded(
         registered=tuple(loader.registered),
         problems=tuple(loader.problems),
         disabled=tuple(found.disabled),
         policies=tuple(loader.callers("llmcore_select_backend")),
         listeners=tuple(loader.callers("llmcore_resource_event")),
+        watchers=tuple(loader.callers("llmcore_telemetry_event")),
+        sources=sources,
     )
 
 
@@ -196,6 +211,31 @@ class _Loader:
                     f"ask for {mine.qualified!r} or uninstall one"
                 )
                 self.problems.append(origin.problem("conflict", message))
+
+    def find_sources(self) -> Mapping[str, RegisteredSource]:
+        """Ask every plugin for its schemes; a scheme with two claims is nobody's."""
+        claims: list[RegisteredSource] = []
+        for origin, ask in self.callers("llmcore_model_sources"):
+            with self._guard(origin, "source"):
+                claims += self._claims(origin, ask())
+        times = Counter([*SCHEMES, *(claim.info.scheme for claim in claims)])
+        for claim in claims:
+            if times[scheme := claim.info.scheme] > 1:
+                whose = "core's" if scheme in SCHEMES else "claimed more than once"
+                message = f"the scheme {scheme!r} of its model source is {whose}"
+                self.problems.append(claim.origin.problem("conflict", message))
+        return {c.info.scheme: c for c in claims if times[c.info.scheme] == 1}
+
+    def _claims(self, origin: Origin, results: object) -> Iterator[RegisteredSource]:
+        assert isinstance(results, list)
+        for result in results:
+            for info in result if isinstance(result, list | tuple) else [result]:
+                if not isinstance(info, SourceInfo):
+                    raise TypeError(
+                        "llmcore_model_sources must return a SourceInfo or a list of "
+                        f"them, got {info!r}"
+                    )
+                yield RegisteredSource(info=info, origin=origin)
 
     def callers(self, hook: str) -> Iterator[tuple[Origin, Caller]]:
         """Each implementation of a hook by itself, in the order of pluggy's call."""

@@ -20,7 +20,7 @@ from llmcore.errors import (
     PluginErrorGroup,
     UnknownBackendError,
 )
-from llmcore.plugins.selection import Selection, check, choose
+from llmcore.plugins.selection import Selection, candidate, check, choose
 from llmcore.plugins.values import (
     CORE,
     FAILED,
@@ -28,6 +28,7 @@ from llmcore.plugins.values import (
     Origin,
     PluginProblem,
     Registered,
+    RegisteredSource,
     ResourceEvent,
     Stage,
     Trial,
@@ -96,7 +97,7 @@ class Registry:
                 return self._loaded
             loaded = self._load_once()
             self._loaded, self._later = loaded, {}
-            self._listeners = loaded.listeners
+            self._listeners, self.watchers = loaded.listeners, loaded.watchers
             self.on_load()
         for problem in loaded.problems:
             logger.warning("%s", problem)
@@ -146,6 +147,11 @@ class Registry:
         problems = self._load().problems
         with self._reporting:
             return [*problems, *self._later.values()]
+
+    @property
+    def sources(self) -> Mapping[str, RegisteredSource]:
+        """The schemes of model sources that plugins add; a scheme has one of them."""
+        return self._load().sources
 
     def get(self, name: str) -> Registered:
         """
@@ -326,7 +332,7 @@ class Registry:
             try:
                 answer = ask(request=request, candidates=tuple(candidates))
                 if answer is not None:
-                    return _candidate(answer, candidates)
+                    return candidate(answer, candidates)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -376,16 +382,6 @@ class Registry:
 
 def _is_named(name: str, backend: Registered) -> bool:
     return name in {backend.name, backend.qualified}
-
-
-def _candidate(answer: object, candidates: Sequence[Registered]) -> Registered:
-    for candidate in candidates:
-        if answer in (candidate.name, candidate.qualified):  # may be unhashable
-            return candidate
-    names = ", ".join(candidate.name for candidate in candidates)
-    raise ValueError(
-        f"llmcore_select_backend must return one of {names}, got {answer!r}"
-    )
 
 
 def _raise_all(problems: Sequence[PluginProblem]) -> None:

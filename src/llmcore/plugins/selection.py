@@ -41,6 +41,22 @@ class Selection:
     verdicts: tuple[Verdict, ...]
 
 
+def candidate(answer: object, candidates: Sequence[Registered]) -> Registered:
+    """
+    The candidate that a policy's answer names.
+
+    Raises:
+        ValueError: It names none of them.
+    """
+    for one in candidates:
+        if answer in (one.name, one.qualified):  # may be unhashable
+            return one
+    names = ", ".join(one.name for one in candidates)
+    raise ValueError(
+        f"llmcore_select_backend must return one of {names}, got {answer!r}"
+    )
+
+
 def choose(
     request: BackendRequest,
     backends: Mapping[str, Registered],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from attrs import field, frozen
-from attrs.validators import deep_iterable, instance_of
+from attrs.validators import deep_iterable, instance_of, matches_re
 
 from llmcore.params.validators import one_of
 from llmcore.plugins.gpu import GPUS, Gpu, names_of
@@ -24,12 +24,16 @@ Stage = Literal[
     "incompatible",
     "missing",
     "conflict",
+    "source",
     "slow",
     "noise",
     "select",
     "event",
 ]
 """What was being done with a plugin when the problem was found."""
+
+SCHEMES = frozenset({"file", "hf", "path"})
+"""Schemes that are core's own, or that nobody should take for another thing."""
 
 FAILED: frozenset[Stage] = frozenset({"import", "register", "validate", "info"})
 """Stages that leave no backend behind to ask for its problem."""
@@ -85,6 +89,34 @@ class Origin:
             message=message,
             exception=exception,
         )
+
+
+@frozen(kw_only=True)
+class SourceInfo:
+    """
+    What a plugin says about a scheme of model sources.
+
+    Attributes:
+        scheme: What stands before the colon, such as ``"s3"``: two or more lower-case
+            letters, digits, ``+``, ``-`` or ``.``, the first a letter.
+
+        factory: ``"module:attribute"`` of what makes the `llmcore.sources.ModelSource`,
+            called without arguments at first use.
+
+        summary: What it fetches from, for people, in one line.
+    """
+
+    scheme: str = field(validator=matches_re(r"[a-z][a-z0-9+.-]+"))
+    factory: str = field(validator=matches_re(r"[\w.]+:[\w.]+"))
+    summary: str = field(default="", validator=instance_of(str))
+
+
+@frozen(kw_only=True)
+class RegisteredSource:
+    """A scheme of model sources that an installed plugin adds, and which plugin."""
+
+    info: SourceInfo
+    origin: Origin
 
 
 @frozen(kw_only=True)

@@ -290,7 +290,9 @@ class TestCreation:
         assert heard == [
             ("created", "model", False),
             ("created", "context", False),
+            ("disposing", "context", False),
             ("failed", "context", False),
+            ("disposing", "model", False),
             ("disposed", "model", False),
         ]
 
@@ -307,4 +309,5 @@ class TestCreation:
             tree._observers.remove(observer)
 
         assert ledger.freed == ["model"]
-        assert [str(s.exc_value) for s in unraisable] == ["created", "disposed"]
+        steps = ["created", "disposing", "disposed"]
+        assert [str(s.exc_value) for s in unraisable] == steps

@@ -195,8 +195,12 @@ def test_reasons():
 
 
 def test_loaded_files(tmp_path: Path):
-    """The shape of a loaded GGUF file is that of its header."""
+    """The shape of a loaded GGUF file is that of its header; of others it is rough."""
     path = tiny_llama(tmp_path / "model.gguf")
+    other = tmp_path / "model.bin"
+    other.write_bytes(b"lmgg" * 100)
     info = ModelInfo(architecture="llama", vocab_size=10)
 
     assert shape_of(path) == shape_of_loaded(path, info)
+    assert shape_of_loaded(other, info).from_info
+    assert shape_of_loaded(tmp_path / "deleted.gguf", info).from_info
