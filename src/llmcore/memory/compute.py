@@ -75,11 +75,12 @@ class _Step:
         for index, layer in enumerate(self._layers):
             mixed = self._mixed(layer, index)
             if index == len(self._layers) - 1:  # now only what is to be answered
-                mixed = self._moved(self._shape.embedding, mixed)
+                mixed = [self._moved(self._shape.embedding, block) for block in mixed]
                 x = self._moved(self._shape.embedding, x)
                 self._give(answered)
-            self._give(x)
-            x = mixed
+            if mixed:  # and with it the sum of both
+                self._give(x)
+                [x] = mixed
             if layer.feed_forward:
                 x = self._feed_forward(layer, x)
         if self._shape.cached:
@@ -118,8 +119,8 @@ class _Step:
 
     # -- a layer -----------------------------------------------------------------------
 
-    def _mixed(self, layer: LayerShape, index: int) -> Block:
-        """What other tokens add to a token, by attention, by a state, or by both."""
+    def _mixed(self, layer: LayerShape, index: int) -> list[Block]:
+        """What other tokens add to a token, by attention, a state, both or neither."""
         parts = []
         if layer.heads:
             last = self._last[layer.window] == index
@@ -128,7 +129,7 @@ class _Step:
         if layer.inner:
             parts.append(self._recurrent(layer))
         self._give(*parts[1:])
-        return parts[0] if parts else self._take(0)
+        return parts[:1]
 
     def _attention(self, layer: LayerShape, used_up: list[Block]) -> Block:
         give = self._give

@@ -24,6 +24,7 @@ from pathlib import Path
 import llmcore
 from llmcore.errors import ModelLoadError
 from llmcore.memory.limits import check_lock, lockable
+from llmcore.params import ModelParams
 
 path = Path(sys.argv[1])
 print("lockable", lockable())
@@ -32,9 +33,11 @@ try:
 except ModelLoadError as error:
     print("refused", error)
 logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
-with llmcore.get_llama("llama_cpp") as llama, llama.load_model(path, mlock=True):
+with llmcore.get_llama("llama_cpp") as llama, llama._use() as engine:
+    model = engine.load_model(path, ModelParams(mlock=True), lambda share: True)
     status = Path("/proc/self/status").read_text("ascii")
     print([line for line in status.splitlines() if line.startswith("VmLck")][0])
+    model.close()
 """
 
 SMALL, LARGE = 64 << 10, 4 << 20

@@ -124,6 +124,18 @@ def test_flash_attention_writes_no_scores():
     assert estimate_context(SHAPE, flash).of("compute") < scores
 
 
+def test_the_widest_part_decides():
+    """Parts of a step share their room: more of the same layers need no more of it."""
+    network = LayerShape(feed_forward=100_000)
+    alone = ModelShape(embedding=128, vocabulary=10, layers=(network,))
+    mixed = ModelShape(embedding=128, vocabulary=10, layers=(LAYER, network) * 3)
+    params = ContextParams(context_size=256)
+    products = 3 * 256 * 100_000 * 4
+
+    for shape in (alone, mixed):
+        assert products < estimate_context(shape, params).of("compute") < 1.1 * products
+
+
 def test_absurd_sizes():
     """Sizes beyond all memory are no error: they do not fit anywhere."""
     layer = LayerShape(kv_heads=2**30, key_size=2**30, value_size=2**30)
