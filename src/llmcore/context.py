@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llmcore.memory.fitting import Fitted
     from llmcore.model import Model
 
 
@@ -54,7 +55,8 @@ class Context(Resource):
     Lives until it or its model is disposed. Any thread may use it; the engine is asked
     one thing at a time.
 
-    Made by `Model.create_context`. ``params`` is what was really given.
+    Made by `Model.create_context`. ``params`` is what was really given, and ``fitted``
+    tells what was given up for lack of memory.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Context(Resource):
         reservation: Reservation | None = None,
     ) -> None:
         self.model = model
+        self.fitted: Fitted | None = None
         self._reservation = reservation
         self.params: ContextParams = first_look(native, "params")
         self._engine: Engine = Engine(

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -28,6 +28,7 @@ from llmcore.lifecycle import (
     resources,
 )
 from llmcore.memory import (
+    RAM,
     Budget,
     Footprint,
     Reservation,
@@ -46,6 +47,9 @@ from llmcore.spi import Backend
 from llmcore.telemetry import span
 from llmcore.twins import unless_cancelled
 from llmcore.values import BackendInfo, Capability, Device, ModelParams, evolve, merge
+
+if TYPE_CHECKING:
+    from llmcore.memory.ladder import Room, Step
 
 Progress = Callable[[float], object]
 """Called with the share loaded, 0.0 to 1.0; returning False cancels the load."""
@@ -159,6 +163,7 @@ class Llama(Resource):
         *,
         progress: Progress | None = None,
         params: ModelParams | None = None,
+        fit: Sequence[Step] | bool = False,
         within: Reservation | None = None,
         **fields: Any,
     ) -> Model:
@@ -172,12 +177,17 @@ class Llama(Resource):
 
             params: How to load it.
 
+            fit: What may be given up if memory is short: True for the usual ladder
+                (`llmcore.memory.ladder.LADDER`), or steps of your own. What you give
+                stays as it is.
+
             within: A reservation to take its memory from, where there is a budget.
 
             fields: Or the fields of `ModelParams` one by one, over ``params``.
 
         Raises:
-            InsufficientMemoryError: The budget has not enough; nothing was loaded.
+            InsufficientMemoryError: The engine, the budget or a limit of this process
+                has not enough; nothing was loaded.
 
             ModelLoadError: Names the path and the reason; nothing is left behind.
 
@@ -189,11 +199,61 @@ class Llama(Resource):
 
             DisposedError: Also when this object is disposed during the load.
         """
+        from llmcore.memory import choosing
+
+        pinned = choosing.given(ModelParams, params, fields)
         params = self._placed(merge(ModelParams, params, fields))
         with span("load", self._node, path=str(path or "")) as told:
-            model = self._load(self._checked(path), params, progress, within)
+            file = self._checked(path)
+            what = "a model" if file is None else f"model {file.name!r}"
+            room, placing = self._rooms(file, params, what, within, fit)
+            model, fitted = choosing.load(
+                choosing.model_plan(params, pinned),
+                lambda plan: self._load(file, plan.model, progress, within),
+                room,
+                fit,
+                what=what,
+                placing=placing,
+            )
+            model.fitted = fitted
             told.add(model=model._node.name, bytes=model.info.size_bytes)
             return model
+
+    def _rooms(
+        self,
+        file: Path | None,
+        params: ModelParams,
+        what: str,
+        within: Reservation | None,
+        fit: Sequence[Step] | bool,
+    ) -> tuple[Room, Room]:
+        """What there is for a model, and for its layers with a context."""
+        from llmcore.memory import choosing, limits
+        from llmcore.memory.estimate import estimate, shape_of
+        from llmcore.memory.ladder import Plan, Room
+
+        budget: Budget | Share | None = self.budget
+        devices = self.devices() if params.gpu_layers != 0 else ()
+        if budget is None and (fit or gpus_of(devices)):
+            budget = choosing.free_now(devices)
+        looked_at = budget is not None or limits.bounded() or params.mlock
+        if not looked_at or file is None or self.backend.formats != ("gguf",):
+            return Room(), Room()
+        shape = shape_of(file)
+        room = Room(
+            estimate=lambda plan: estimate(shape, model=plan.model, devices=devices),
+            shortage=choosing.shortages(what, budget, within),
+            layers=choosing.gpu_layers(shape, devices),
+        )
+        if params.mlock:
+            limits.check_lock(file, room.needs(Plan(model=params)).on(RAM))
+        with_context = evolve(
+            room,
+            estimate=lambda plan: estimate(
+                shape, model=plan.model, context=plan.context, devices=devices
+            ),
+        )
+        return room, with_context
 
     def _load(
         self,

@@ -32,24 +32,24 @@ from llmcore.values import (
     Device,
     ModelInfo,
     ModelParams,
-    evolve,
     merge,
 )
 
 if TYPE_CHECKING:
     from llmcore.chat_template import ChatTemplate
     from llmcore.llama import Llama
+    from llmcore.memory import Budget, Share
+    from llmcore.memory.fitting import Fitted
+    from llmcore.memory.ladder import Room, Step
     from llmcore.memory.shape import ModelShape
-
-AUTO_CONTEXT_SIZE = 4096
-"""``context_size="auto"`` is the trained length, but not more tokens than this."""
 
 
 class Model(Resource):
     """
     Lives until it or its `Llama` is disposed. Any thread may use it.
 
-    Made by `Llama.load_model`.
+    Made by `Llama.load_model`. ``fitted`` tells how, and what was given up for lack of
+    memory.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Model(Resource):
         self.path = path
         self._llama = llama
         self._placed = placed
+        self.fitted: Fitted | None = None
         self._budget = llama.budget
         self._reservation = reservation
         self.backend = llama.backend
@@ -100,6 +101,7 @@ class Model(Resource):
         self,
         params: ContextParams | None = None,
         *,
+        fit: Sequence[Step] | bool = False,
         within: Reservation | None = None,
         **fields: Any,
     ) -> Context:
@@ -108,6 +110,10 @@ class Model(Resource):
 
         Args:
             params: How to create it.
+
+            fit: What may be given up if memory is short: True for the usual ladder
+                (`llmcore.memory.ladder.LADDER`), or steps of your own. What you give
+                stays as it is.
 
             within: A reservation to take its memory from, where there is a budget.
 
@@ -122,16 +128,34 @@ class Model(Resource):
 
             ParameterError: A parameter does not suit this model.
         """
+        from llmcore.memory import choosing
+
+        pinned = choosing.given(ContextParams, params, fields)
         params = merge(ContextParams, params, fields)
         self._check()
         if params.sequences > 1:
             self.require(Capability.MULTI_SEQUENCE)
         if params.embeddings:
             self.require(Capability.EMBEDDING)
-        params = self._settled(params)
+        what = f"a context of {self._node.label}"
+        plan = choosing.context_plan(params, pinned, self.info.trained_context)
+        context, fitted = choosing.create(
+            plan,
+            lambda plan: self._create(plan.context, what, within),
+            self._room(params, what, within, fit),
+            fit,
+            what=what,
+        )
+        context.fitted = fitted
+        return context
+
+    acreate_context = twin(create_context)
+
+    def _create(
+        self, params: ContextParams, what: str, within: Reservation | None
+    ) -> Context:
         reservation = None
         if self._budget is not None:
-            what = f"a context of {self._node.label}"
             expected = self._estimate(params)
             reservation = self._budget.reserve(expected, what, within=within)
         with releasing(reservation):
@@ -140,14 +164,30 @@ class Model(Resource):
                 context = Context(self, made, self._exclusion(), reservation)
             return settled(context, reservation)
 
-    acreate_context = twin(create_context)
+    def _room(
+        self,
+        params: ContextParams,
+        what: str,
+        within: Reservation | None,
+        fit: Sequence[Step] | bool,
+    ) -> Room:
+        """What there is for a context: what is free, if that is to decide anything."""
+        from llmcore.memory import choosing, limits
+        from llmcore.memory.ladder import Room
 
-    def _settled(self, params: ContextParams) -> ContextParams:
-        """With a number for the size."""
-        if params.context_size != "auto":
-            return params
-        trained = self.info.trained_context or AUTO_CONTEXT_SIZE
-        return evolve(params, context_size=min(trained, AUTO_CONTEXT_SIZE))
+        budget: Budget | Share | None = self._budget
+        if budget is None and (fit or not isinstance(params.context_size, int)):
+            budget = choosing.free_now(self._llama.devices())
+        quantised = params.kv_type_k, params.kv_type_v
+        if budget is None and not limits.bounded() and quantised == ("f16", "f16"):
+            return Room()  # nothing to look at
+        choosing.check_cache_types(params, self._shape)
+        return Room(
+            estimate=lambda plan: self._estimate(plan.context),
+            shortage=choosing.shortages(what, budget, within),
+            allows=choosing.allowed(self._shape),
+            layers=choosing.gpu_layers(self._shape, self._devices),
+        )
 
     # -- memory ------------------------------------------------------------------------
 
@@ -163,7 +203,7 @@ class Model(Resource):
 
             fields: Or the fields of `ContextParams` one by one, over ``params``.
         """
-        return self._estimate(self._settled(merge(ContextParams, params, fields)))
+        return self._estimate(merge(ContextParams, params, fields))
 
     def _estimate(self, params: ContextParams) -> Footprint:
         from llmcore.memory.estimate import estimate_context

@@ -88,6 +88,8 @@ class Backend(abc.ABC):
         Raises:
             ModelLoadError: With nothing left behind.
 
+            InsufficientMemoryError: The same, for lack of memory.
+
             OperationCancelledError: With nothing left behind.
         """
 

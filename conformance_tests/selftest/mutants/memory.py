@@ -33,13 +33,14 @@ def adds_the_headroom(patch: Patch) -> None:
 
 
 @mutant(kills="memory.estimate-grows")
-def estimates_the_usual_size(patch: Patch) -> None:
-    """An estimate is for the usual size, whatever size was asked about."""
+def stops_counting(patch: Patch) -> None:
+    """An estimate counts no more than 1024 tokens."""
     right = Model.estimate
 
     def estimate(self, params=None, **fields):
-        usual = 1024 if "context_size" in fields else "auto"
-        return right(self, params, **{**fields, "context_size": usual})
+        if "context_size" in fields:
+            fields["context_size"] = min(1024, fields["context_size"])
+        return right(self, params, **fields)
 
     patch.setattr(Model, "estimate", estimate)
 
@@ -50,7 +51,7 @@ def tries_it_out(patch: Patch) -> None:
     right = Model.estimate
 
     def estimate(self, params=None, **fields):
-        if fields["context_size"] <= 256:
+        if params is None and fields["context_size"] <= 256:
             self.create_context(params, **fields).dispose()
         return right(self, params, **fields)
 
@@ -87,14 +88,19 @@ def forgets_what_contexts_had(patch: Patch) -> None:
     patch.setattr(llmcore.context, "_close", close)
 
 
-@mutant(kills="memory.refused")
+@mutant(
+    kills="memory.refused",
+    also={"memory.limit": "what was not estimated cannot be counted"},
+)
 def looks_afterwards(patch: Patch) -> None:
     """Whether a context fits is asked when it is there."""
     estimate = Model._estimate
     patch.setattr(
         Model,
         "estimate",
-        lambda self, **fields: estimate(self, ContextParams(**fields)),
+        lambda self, params=None, **fields: estimate(
+            self, params or ContextParams(**fields)
+        ),
     )
     patch.setattr(Model, "_estimate", lambda self, params: Footprint())
 

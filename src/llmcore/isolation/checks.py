@@ -59,7 +59,7 @@ def check_drawn(vocab_size: int, most: int) -> Callable[[list[Drawn]], None]:
 
 def check_created(created: Created) -> None:
     """The size of the context is a number now."""
-    if created.params.context_size == "auto":
+    if not isinstance(created.params.context_size, int):
         raise MalformedError("a context of no definite size")
 
 

@@ -69,7 +69,7 @@ class Budget:
         with self._lock:
             for device in devices:
                 if device.kind != "cpu" and device.name not in self._limits:
-                    self._settle_limit(device.name, device.free)
+                    self._settle_limit(device.name, device.free if device.total else None)
 
     def _settle_limit(self, device: str, free: int | None) -> int | None:
         """What ``"auto"`` comes to for a device; None is no limit."""
@@ -145,10 +145,15 @@ class Budget:
         """A name under which reservations are counted together."""
         return Share(self, name)
 
-    def shortage(self, footprint: Footprint, what: str) -> Shortage | None:
-        """Why it does not fit now; None if it does."""
+    def shortage(
+        self, footprint: Footprint, what: str, *, within: Reservation | None = None
+    ) -> Shortage | None:
+        """Why `reserve` would fail now; None if it would not."""
         with self._lock:
-            if not self._missing(self._amounts(footprint), self._reserved()):
+            amounts, others = self._amounts(footprint), self._reserved()
+            for device, size in ({} if within is None else within._amounts).items():
+                others[device] -= min(size, amounts.get(device, 0))
+            if not self._missing(amounts, others):
                 return None
             return self._account(footprint, what)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from attrs import fields as attrs_fields
 
 from llmcore.errors import ParameterError
-from llmcore.memory.budget import Budget, Share
+from llmcore.memory.budget import Budget, Reservation, Share
 from llmcore.memory.cache import AUTO_CONTEXT_SIZE, BLOCKS, PADDING
 from llmcore.memory.fitting import Fitted, ladder_of, retrying
 from llmcore.memory.footprint import Footprint
@@ -65,15 +65,24 @@ def free_now(devices: Iterable[Device]) -> Budget:
 
 
 def shortages(
-    what: str, budget: Budget | Share | None
+    what: str, budget: Budget | Share | None, within: Reservation | None = None
 ) -> Callable[[Footprint], Shortage | None]:
-    """Why bytes do not fit: the limits of this process come first, then the budget."""
+    """
+    Why bytes do not fit: the limits of this process come first, then the budget.
+
+    Args:
+        what: Whom they are for, in words.
+
+        budget: None for no more than the limits.
+
+        within: A reservation of it to take them from.
+    """
     owner = budget.budget if isinstance(budget, Share) else budget
 
     def short(footprint: Footprint) -> Shortage | None:
         found = process_shortage(footprint, what)
         if found is None and owner is not None:
-            found = owner.shortage(footprint, what)
+            found = owner.shortage(footprint, what, within=within)
         return found
 
     return short

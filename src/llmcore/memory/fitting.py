@@ -226,7 +226,9 @@ class _Descent:
         message = _sentence(account) if engine is None else str(engine)
         if self.steps:
             gained = size_text(sum(taken.gained for taken in self.steps))
-            message += f"; {len(self.steps)} steps down the ladder gained {gained}"
+            count = len(self.steps)
+            steps = "one step" if count == 1 else f"{count} steps"
+            message += f"; {steps} down the ladder gained {gained}"
         error = InsufficientMemoryError(message, account)
         error.__cause__ = engine
         return error

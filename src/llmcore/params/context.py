@@ -103,7 +103,7 @@ class ContextParams:
             part of themselves (sliding window, recurrent); 0 keeps none.
     """
 
-    context_size: int | Literal["auto"] = field(
+    context_size: int | Literal["auto"] | tuple[int, int] = field(
         default="auto", converter=_as_pair, validator=_context_size
     )
     sequences: int = field(default=1, validator=integer(1, 256))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -19,6 +19,7 @@ from llmcore.sources.source import Source
 from llmcore.sources.split import parts_of
 from llmcore.sources.transfer import Remote, download
 from llmcore.sources.values import Located, ModelFile, Resolved
+from llmcore.telemetry import Subject, span
 
 logger = logging.getLogger("llmcore.sources")
 
@@ -120,7 +121,7 @@ class _Wanted:
         lacking = [f for f in files if not self._is_here(f, listing.commit)]
         total, done = sum(file.size for file in lacking), 0
         paths = []
-        with self._writing():
+        with self._told(total), self._writing():
             for remote in self._remotes(listing, files):
                 paths.append(self._bring(remote, done, total))
                 done += remote.file.size if remote.file in lacking else 0
@@ -131,6 +132,12 @@ class _Wanted:
             files=tuple(map(_model_file, files, paths)),
             commit=listing.commit,
         )
+
+    def _told(self, total: int) -> AbstractContextManager[object]:
+        if not total:
+            return nullcontext()
+        subject = Subject(kind="source", label=str(self.hub.source))
+        return span("download", subject, bytes=total)
 
     def _bring(self, remote: Remote, done: int, total: int) -> Path:
         def report(arrived: int) -> None:

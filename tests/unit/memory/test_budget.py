@@ -77,6 +77,12 @@ class TestLimits:
         with pytest.raises(InsufficientMemoryError):
             budget.reserve(bytes_on(CUDA0=1), "b")
 
+    def test_auto_of_a_silent_gpu_is_no_limit(self):
+        """A GPU that does not tell its memory has no limit that could be wrong."""
+        budget = Budget("auto")
+        budget.learn([gpu("GPU0", 0)])
+        budget.reserve(bytes_on(GPU0=1 << 40), "a")
+
     def test_auto_knows_the_ram(self):
         """The limit of the RAM is what the machine could still give."""
         (pool,) = Budget("auto").pools

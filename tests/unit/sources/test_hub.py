@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from llmcore import telemetry
 from llmcore.errors import (
     DownloadError,
     OperationCancelledError,
@@ -349,3 +350,15 @@ def test_nothing_else_is_asked(hub: Hub, cache: Path) -> None:
         f"/{REPOSITORY}/resolve/{MAIN}/a.gguf",
         f"/cdn/{hash_of(hub.files['a.gguf'])}",
     ]
+
+
+def test_told(hub: Hub, cache: Path) -> None:
+    """A download is an event with its bytes; a look into the cache is none."""
+    events: list[telemetry.TelemetryEvent] = []
+    with telemetry.listen(events.append, names=["download"]):
+        resolve(A, cache_dir=cache)
+        resolve(A, cache_dir=cache)
+
+    assert [event.phase for event in events] == ["start", "complete"]
+    assert events[0].subject.label == A
+    assert events[1].attributes["bytes"] == 100_000

@@ -143,3 +143,14 @@ def test_fetch_elsewhere(hub: Hub, tmp_path: Path) -> None:
 
     assert str(tmp_path / "mine") in done.output
     assert len(hub.paths()) == 2
+
+
+@pytest.mark.parametrize("command", ["inspect", "estimate"])
+def test_look(hub: Hub, command: str) -> None:
+    """What a model is and needs is said before it is fetched."""
+    hub.files["a.gguf"] = bytes(tiny_image())
+    done = CliRunner().invoke(app, [command, A, "--json"])
+
+    assert (done.exit_code, done.output[:1]) == (0, "{")
+    with pytest.raises(SourceError):
+        resolve(A, offline=True)

@@ -205,7 +205,7 @@ class CyllamaContext(BackendContext):
         is loaded into either sequence gets lost.
         """
         length = self.bounds(source)[1] + 1
-        kind, capacity = self._info.cache_kind, int(self._params.context_size)
+        kind, capacity = self._info.cache_kind, self._params.size
         if kind is CacheKind.RECURRENT:
             self._native.memory_seq_cp(source, target, -1, -1)
         elif self._copies_later and length * SPARSE > capacity:
@@ -271,7 +271,7 @@ class CyllamaContext(BackendContext):
 
     def load_state(self, sequence: int, data: bytes) -> None:
         """Check the envelope, then hand the bytes to the engine."""
-        capacity = int(self._params.context_size)
+        capacity = self._params.size
         self._write_state(sequence, state.unseal(data, self._origin, capacity))
 
     def _read_state(self, sequence: int) -> bytes:

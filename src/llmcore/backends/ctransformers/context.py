@@ -116,7 +116,7 @@ class CtransformersContext(BackendContext):
 
     def memory(self) -> ContextMemory:
         """The exact size of its cache, and at most what it has besides."""
-        size = int(self._params.context_size)
+        size = self._params.size
         working = compute_bytes(self._file, size, self._params.micro_batch_size)
         return ContextMemory(
             kv_cache=cache_bytes(self._file, size), compute=self._weights + working

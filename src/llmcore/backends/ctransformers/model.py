@@ -104,7 +104,7 @@ class CtransformersModel(BackendModel):
         try:
             handle = self._spare.pop()
         except IndexError:
-            handle = self._load_again(int(given.context_size))
+            handle = self._load_again(given.size)
             own = 0 if self._mapped else self._info.size_bytes
             return CtransformersContext(handle, self._file, given, handle.close, own)
         give_back = partial(self._spare.append, handle)
@@ -126,7 +126,7 @@ class CtransformersModel(BackendModel):
         at_once = min(params.micro_batch_size, params.batch_size)
         return evolve(
             params,
-            micro_batch_size=min(at_once, self._most_at_once(int(params.context_size))),
+            micro_batch_size=min(at_once, self._most_at_once(params.size)),
             threads=threads,
             threads_batch=_threads(params.threads_batch or threads),
             kv_type_k=kv_type,

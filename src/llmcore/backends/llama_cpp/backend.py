@@ -13,6 +13,7 @@ from llmcore.backends.llama_cpp.loading import Loading
 from llmcore.backends.llama_cpp.model import LlamaCppModel
 from llmcore.backends.llama_cpp.native import C
 from llmcore.backends.llama_cpp.native_params import model_params
+from llmcore.backends.llama_cpp.rules import load_error
 from llmcore.errors import ForkError, ModelLoadError
 from llmcore.spi import Backend, Progress
 from llmcore.values import Device, ModelParams
@@ -54,7 +55,7 @@ class LlamaCppBackend(Backend):
         try:
             loading.stop_if_asked()
             if not handle:
-                raise ModelLoadError(path, logs.reason(lines))
+                raise load_error(path, logs.reason(lines))
             model = LlamaCppModel(handle, path)
             loading.report(1.0)
             loading.stop_if_asked()

@@ -222,7 +222,7 @@ class LlamaCppContext(BackendContext):
         is loaded into either sequence gets lost.
         """
         length = self.bounds(source)[1] + 1
-        kind, capacity = self._info.cache_kind, int(self._params.context_size)
+        kind, capacity = self._info.cache_kind, self._params.size
         if kind is CacheKind.RECURRENT:
             C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
         elif self._copies_later and length * SPARSE > capacity:
@@ -280,7 +280,7 @@ class LlamaCppContext(BackendContext):
 
     def load_state(self, sequence: int, data: bytes) -> None:
         """Check the envelope, then hand the bytes to the engine."""
-        capacity = int(self._params.context_size)
+        capacity = self._params.size
         self._write_state(sequence, state.unseal(data, self._origin, capacity))
 
     def _read_state(self, sequence: int) -> bytearray:

@@ -76,7 +76,7 @@ def context_fields(params: ContextParams, info: ModelInfo) -> dict[str, Any]:
     """Fields of `llama_context_params`; ``params`` are checked and have no ``None``."""
     batch = params.batch_size
     values = {
-        "n_ctx": int(params.context_size) * params.sequences,
+        "n_ctx": params.size * params.sequences,
         "n_batch": batch,
         # A text that is embedded must be computed at once: attention sees all of it.
         "n_ubatch": batch if params.embeddings else params.micro_batch_size,

@@ -11,6 +11,7 @@ from llmcore.errors import (
     CapabilityError,
     ContextCreationError,
     InsufficientMemoryError,
+    ModelLoadError,
     ParameterError,
 )
 from llmcore.values import (
@@ -69,6 +70,9 @@ POOLING_RANK = 4
 
 SHIFTED_TYPES = ("f16", "f32")
 """Element types of keys that the engine rotates without loss, or without crashing."""
+
+OUT_OF_MEMORY = re.compile(r"alloc|out of memory")
+"""How the engine's own words for a failure tell of a lack of memory."""
 
 REPORT = re.compile(r": +(\S+) +(.*\S) buffer size = +([\d.]+) MiB")
 """How the engine tells of a buffer: device, kind, size."""
@@ -137,7 +141,7 @@ def check_context(params: ContextParams, info: ModelInfo) -> None:
 
         CapabilityError: The model cannot be used in this way.
     """
-    size, limit = int(params.context_size), longest(info)
+    size, limit = params.size, longest(info)
     if params.embeddings and Capability.EMBEDDING not in info.capabilities:
         raise CapabilityError(f"model {info.name!r} makes no embeddings")
     if size * params.sequences > 2**32 - 256 * params.sequences:
@@ -173,11 +177,15 @@ def _check_blocks(field: str, kind: str, length: str, info: ModelInfo) -> None:
 def resolve(params: ContextParams) -> ContextParams:
     """The parameters with numbers for ``None``, and coupled ones brought together."""
     threads = params.threads or _usable_cores()
+    batch = params.batch_size
+    if params.embeddings:  # pooling asserts that sequences share a batch evenly
+        batch = -(-batch // params.sequences) * params.sequences
     return evolve(
         params,
         threads=threads,
         threads_batch=params.threads_batch or threads,
-        micro_batch_size=min(params.micro_batch_size, params.batch_size),
+        batch_size=batch,
+        micro_batch_size=min(params.micro_batch_size, batch),
     )
 
 
@@ -187,9 +195,19 @@ def creation_error(params: ContextParams, reason: str) -> Exception:
         f"cannot create a context with context_size={params.context_size} and "
         f"sequences={params.sequences}: {reason}"
     )
-    if re.search(r"alloc|out of memory", reason):
+    if OUT_OF_MEMORY.search(reason):
         return InsufficientMemoryError(f"{message}: make one of them smaller")
     return ContextCreationError(message)
+
+
+def load_error(path: os.PathLike[str], reason: str) -> Exception:
+    """What to raise when the engine loaded no model, and said why."""
+    if OUT_OF_MEMORY.search(reason):
+        return InsufficientMemoryError(
+            f"cannot load model {str(path)!r}: {reason}: unload something, place fewer "
+            "layers on the GPU, or choose a smaller model"
+        )
+    return ModelLoadError(path, reason)
 
 
 def _usable_cores() -> int:

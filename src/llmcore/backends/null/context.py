@@ -42,7 +42,7 @@ class NullContext(BackendContext):
     """Caches for some sequences; lives until `close`."""
 
     def __init__(self, model: NullModel, params: ContextParams) -> None:
-        if params.context_size == "auto":
+        if not isinstance(params.context_size, int):
             raise ContextCreationError("context_size must be a number at the seam")
         self.model = model
         self.script = model.backend.script

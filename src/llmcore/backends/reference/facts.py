@@ -135,7 +135,7 @@ def _check_encoder(params: ContextParams, info: ModelInfo) -> None:
             f"model {info.name!r} only makes embeddings: "
             "create its context with embeddings=True"
         )
-    if int(params.context_size) > info.trained_context:
+    if params.size > info.trained_context:
         raise ParameterError(
             f"context_size must be at most {info.trained_context}, got "
             f"{params.context_size}: the model has no positions beyond the length it "
