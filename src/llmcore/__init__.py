@@ -40,17 +40,21 @@ _HOMES = {
     "Scope": "lifecycle",
     "Sequence": "sequence",
     "Shift": "values",
+    "Source": "sources",
     "Stream": "stream",
     "TextDelta": "events",
     "default_llama": "opening",
     "errors": "",
+    "estimate": "memory.estimate",
     "events": "",
     "format_tree": "lifecycle",
     "get_llama": "opening",
     "hookimpl": "hookspecs",
     "introspection": "",
     "prediction": "",
+    "recommend": "memory.recommend",
     "resources": "lifecycle",
+    "sources": "",
     "telemetry": "",
 }
 
@@ -77,6 +81,7 @@ if TYPE_CHECKING:
     from llmcore import events as events
     from llmcore import introspection as introspection
     from llmcore import prediction as prediction
+    from llmcore import sources as sources
     from llmcore import telemetry as telemetry
     from llmcore.chat import Chat as Chat
     from llmcore.chat import ChatSession as ChatSession
@@ -97,10 +102,13 @@ if TYPE_CHECKING:
     from llmcore.manager import ModelManager as ModelManager
     from llmcore.memory import Budget as Budget
     from llmcore.memory import Footprint as Footprint
+    from llmcore.memory.estimate import estimate as estimate
+    from llmcore.memory.recommend import recommend as recommend
     from llmcore.model import Model as Model
     from llmcore.opening import default_llama as default_llama
     from llmcore.opening import get_llama as get_llama
     from llmcore.sequence import Sequence as Sequence
+    from llmcore.sources import Source as Source
     from llmcore.spi import Backend as Backend
     from llmcore.stream import Stream as Stream
     from llmcore.values import BackendInfo as BackendInfo

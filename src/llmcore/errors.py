@@ -100,6 +100,26 @@ class ModelLoadError(LlmcoreError, RuntimeError):
         return type(self), (self.path, self.reason)
 
 
+class SourceError(ModelLoadError):
+    """A model cannot be had from where it is to come from; ``path`` is the source."""
+
+
+class SourceNotFoundError(SourceError, LookupError):
+    """There is no such repository, revision or file, or it is not on this machine."""
+
+
+class SourceAccessError(SourceError):
+    """It is there, but not for everyone: the token is missing or does not suffice."""
+
+
+class DownloadError(SourceError):
+    """
+    A download failed: cut off, not what was announced, or no room for it.
+
+    What arrived before a cut is kept for the next try; what is wrong is removed.
+    """
+
+
 class ContextCreationError(LlmcoreError, RuntimeError):
     """A context could not be created; the model is as usable as before."""
 

@@ -21,6 +21,7 @@ __all__ = [
     "GGUFArray",
     "GGUFHeader",
     "GGUFTensor",
+    "IncompleteHeaderError",
     "InvalidFileError",
     "Metadata",
     "ParsedGGUF",
@@ -118,6 +119,10 @@ class InvalidFileError(Exception):
     """What is wrong with the file, in words; becomes a `ModelLoadError`."""
 
 
+class IncompleteHeaderError(InvalidFileError):
+    """The header goes on behind the bytes that are here, but inside the file."""
+
+
 # -- parsing -------------------------------------------------------------------------
 
 MAGIC = b"GGUF"
@@ -171,9 +176,9 @@ class ParsedGGUF(NamedTuple):
 class _Cursor:
     """A position in untrusted bytes that never moves past their end."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: mmap.mmap | bytes, size: int) -> None:
         self.data = data
-        self.end = len(data)
+        self.end = size
         self.position = 0
         self.what = "the header"
         self.elements_left = _MAX_ELEMENTS
@@ -187,7 +192,13 @@ class _Cursor:
                 f"and {self.end - start} are left: download it again"
             )
         self.position = start + count * size
+        if self.position > len(self.data):
+            raise self.cut_off()
         return start
+
+    def cut_off(self) -> InvalidFileError:
+        kind = IncompleteHeaderError if len(self.data) < self.end else InvalidFileError
+        return kind(f"truncated or damaged: {self.what} is cut off")
 
     def number(self, code: str) -> int:
         start = self.claim(struct.calcsize(code))
@@ -216,11 +227,12 @@ class _Cursor:
         # The one hot loop: 100 000 strings and more, so no method calls in it.
         self.claim(count, 8)
         position = self.position - count * 8
-        data, end, length_at = self.data, self.end, struct.Struct("<Q").unpack_from
+        data, end = self.data, len(self.data)
+        length_at = struct.Struct("<Q").unpack_from
         for _ in range(count):
             start = position + 8
             if start > end or (position := start + length_at(data, start - 8)[0]) > end:
-                raise InvalidFileError(f"truncated or damaged: {self.what} is cut off")
+                raise self.cut_off()
             yield data[start:position]
         self.position = position
 
@@ -254,14 +266,21 @@ class _Cursor:
         return Value(name, struct.unpack_from(many, self.data, start))
 
 
-def parse_gguf(data: mmap.mmap) -> ParsedGGUF:
+def parse_gguf(data: mmap.mmap | bytes, size: int | None = None) -> ParsedGGUF:
     """
-    Parse and check the header of a whole GGUF file.
+    Parse and check the header of a GGUF file.
+
+    Args:
+        data: The whole file, or its beginning.
+
+        size: Bytes of the whole file; None if it is all here.
 
     Raises:
+        IncompleteHeaderError: The beginning is too short; try again with more of it.
+
         InvalidFileError: With the reason in words.
     """
-    cursor = _Cursor(data)
+    cursor = _Cursor(data, len(data) if size is None else size)
     cursor.claim(len(MAGIC))
     version = _version(cursor.number("<I"))
     tensor_count = _entries(cursor.number("<Q"), "tensors")

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ from llmcore.plugins import Gpu, emit_event
 from llmcore.plugins.gpu import gpus_of, obstacle_to, way_to
 from llmcore.plugins.support import require
 from llmcore.seam import Translator
+from llmcore.sources import Source
+from llmcore.sources.loading import Load
 from llmcore.spi import Backend
 from llmcore.telemetry import span
 from llmcore.twins import unless_cancelled
@@ -159,7 +162,7 @@ class Llama(Resource):
 
     def load_model(
         self,
-        path: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str] | Source | None = None,
         *,
         progress: Progress | None = None,
         params: ModelParams | None = None,
@@ -171,9 +174,12 @@ class Llama(Resource):
         Load a model file. Several loads may run at once.
 
         Args:
-            path: The file; None only for a backend that needs none.
+            path: The file, or the source to fetch it from, such as
+                ``"hf:owner/repository/file.gguf"`` (`llmcore.sources.resolve` has more
+                options); None only for a backend that needs none.
 
             progress: Called with 0.0 to 1.0, in this thread; returning False cancels.
+                A download is its first nine tenths.
 
             params: How to load it.
 
@@ -189,7 +195,8 @@ class Llama(Resource):
             InsufficientMemoryError: The engine, the budget or a limit of this process
                 has not enough; nothing was loaded.
 
-            ModelLoadError: Names the path and the reason; nothing is left behind.
+            ModelLoadError: Names the path and the reason; nothing is left behind. A
+                `SourceError` if the model cannot be fetched.
 
             OperationCancelledError: ``progress`` returned False.
 
@@ -204,12 +211,13 @@ class Llama(Resource):
         pinned = choosing.given(ModelParams, params, fields)
         params = self._placed(merge(ModelParams, params, fields))
         with span("load", self._node, path=str(path or "")) as told:
-            file = self._checked(path)
+            load = Load(progress)
+            file = self._checked(self._fetched(path, load))
             what = "a model" if file is None else f"model {file.name!r}"
             room, placing = self._rooms(file, params, what, within, fit)
             model, fitted = choosing.load(
                 choosing.model_plan(params, pinned),
-                lambda plan: self._load(file, plan.model, progress, within),
+                lambda plan: self._load(file, plan.model, load, within),
                 room,
                 fit,
                 what=what,
@@ -259,18 +267,23 @@ class Llama(Resource):
         self,
         file: Path | None,
         params: ModelParams,
-        progress: Progress | None,
+        load: Load,
         within: Reservation | None,
     ) -> Model:
-        load = _Load(progress)
         reservation = self._reserve(file, params, within)
-        with releasing(reservation), Operation(self._node, load.cancel) as operation:
+        with releasing(reservation), self._cancelling(load) as operation:
+            with self._use(operation) as backend:
+                native = backend.load_model(file, params, load.report)
+                exclusion = self._exclusion()
+                model = Model(self, native, file, exclusion, params, reservation)
+            return settled(model, reservation)
+
+    @contextmanager
+    def _cancelling(self, load: Load) -> Iterator[Operation]:
+        """An operation that its progress, or the disposal of this object, cancels."""
+        with Operation(self._node, load.cancel) as operation:
             try:
-                with self._use(operation) as backend:
-                    native = backend.load_model(file, params, load.report)
-                    exclusion = self._exclusion()
-                    model = Model(self, native, file, exclusion, params, reservation)
-                return settled(model, reservation)
+                yield operation
             except OperationCancelledError:
                 load.reraise()
                 self._check()
@@ -289,7 +302,7 @@ class Llama(Resource):
 
     async def aload_model(
         self,
-        path: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str] | Source | None = None,
         *,
         progress: Progress | None = None,
         params: ModelParams | None = None,
@@ -323,17 +336,24 @@ class Llama(Resource):
             self.require(Capability.GPU)
         return params
 
-    def _checked(self, path: str | os.PathLike[str] | None) -> Path | None:
+    def _fetched(
+        self, name: str | os.PathLike[str] | Source | None, load: Load
+    ) -> Path | None:
+        """The file that a name means, from elsewhere if need be."""
+        with self._cancelling(load):
+            return None if name is None else load.file_of(name)
+
+    def _checked(self, path: Path | None) -> Path | None:
         """The path, after a look at the file's header."""
         self._check()
         if not self.backend.formats:
-            return None if path is None else Path(path)
+            return path
         if path is None:
             raise TypeError(f"the {self.backend.name} backend needs a model file")
         from llmcore.model_file import check_model_file
 
         check_model_file(path, self.backend.formats)
-        return Path(path)
+        return path
 
     def _exclusion(self) -> Callable[[], Exclusion]:
         """How the contexts of one model get their lock, by the declared scope."""
@@ -362,34 +382,6 @@ class Llama(Resource):
     def resources(self) -> list[ResourceInfo]:
         """What lives on this instance, itself included, oldest first."""
         return resources(self._node)
-
-
-class _Load:
-    """A load that runs: passes progress on, and knows whether to stop."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._cancelled = False
-        self._error: BaseException | None = None
-
-    def cancel(self) -> None:
-        self._cancelled = True
-
-    def report(self, share: float) -> bool:
-        """Called by the backend, perhaps from native code: must not raise."""
-        if self._progress is not None and not self._cancelled:
-            try:
-                if self._progress(share) is False:
-                    self._cancelled = True
-            except BaseException as error:
-                self._error = error
-                self._cancelled = True
-        return not self._cancelled
-
-    def reraise(self) -> None:
-        """Raise what the caller's own callback raised."""
-        if self._error is not None:
-            raise self._error
 
 
 def _memory(devices: Sequence[Device]) -> MemoryState:

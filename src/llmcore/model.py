@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from llmcore.llama import Llama
     from llmcore.memory import Budget, Share
     from llmcore.memory.fitting import Fitted
-    from llmcore.memory.ladder import Room, Step
+    from llmcore.memory.ladder import Plan, Room, Step
     from llmcore.memory.shape import ModelShape
 
 
@@ -156,7 +156,8 @@ class Model(Resource):
     ) -> Context:
         reservation = None
         if self._budget is not None:
-            expected = self._estimate(params)
+            rough = self._shape.from_info  # a guess refuses nothing: the engine knows
+            expected = Footprint() if rough else self._estimate(params)
             reservation = self._budget.reserve(expected, what, within=within)
         with releasing(reservation):
             with self._use() as native:
@@ -183,11 +184,14 @@ class Model(Resource):
             return Room()  # nothing to look at
         choosing.check_cache_types(params, self._shape)
         return Room(
-            estimate=lambda plan: self._estimate(plan.context),
+            estimate=None if self._shape.from_info else self._needs,
             shortage=choosing.shortages(what, budget, within),
             allows=choosing.allowed(self._shape),
             layers=choosing.gpu_layers(self._shape, self._devices),
         )
+
+    def _needs(self, plan: Plan) -> Footprint:
+        return self._estimate(plan.context)
 
     # -- memory ------------------------------------------------------------------------
 

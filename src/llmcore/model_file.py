@@ -13,7 +13,7 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llmcore.errors import ModelLoadError
@@ -36,7 +36,9 @@ __all__ = [
     "GGUFHeader",
     "GGUFTensor",
     "check_model_file",
+    "parse_gguf_part",
     "read_gguf_header",
+    "whole_header",
 ]
 
 
@@ -81,19 +83,48 @@ def read_gguf_header(path: str | os.PathLike[str]) -> GGUFHeader:
     parsed = _parse(path)
     with _reported(path):
         others = [_parse(part) for part in _other_parts(path, parsed.values)]
-        tensors = [tensor for part in (parsed, *others) for tensor in part.tensors]
-        architecture = check_model(parsed.values, tensors)
+        return whole_header([parsed, *others])
+
+
+def parse_gguf_part(data: mmap.mmap | bytes, size: int | None = None) -> ParsedGGUF:
+    """
+    Parse the header of one GGUF file, after a look at whether it is one.
+
+    Args:
+        data: The whole file, or its beginning.
+
+        size: Bytes of the whole file; None if it is all here.
+
+    Raises:
+        IncompleteHeaderError: The beginning is too short; try again with more of it.
+
+        InvalidFileError: With the reason in words.
+    """
+    _check_magic(data[:512])
+    return parse_gguf(data, size)
+
+
+def whole_header(parts: Sequence[ParsedGGUF]) -> GGUFHeader:
+    """
+    The checked header of a model: that of its first file, with the tensors of all.
+
+    Raises:
+        InvalidFileError: With the reason in words.
+    """
+    first = parts[0]
+    tensors = tuple(tensor for part in parts for tensor in part.tensors)
     return GGUFHeader(
-        version=parsed.version,
-        architecture=architecture,
-        tensor_count=len(parsed.tensors),
-        data_offset=parsed.data_offset,
-        metadata={key: _summary(value) for key, value in parsed.values.items()},
-        tensors=parsed.tensors,
+        version=first.version,
+        architecture=check_model(first.values, tensors),
+        tensor_count=len(tensors),
+        data_offset=first.data_offset,
+        metadata={key: _summary(value) for key, value in first.values.items()},
+        tensors=tensors,
     )
 
 
-_SUMMARISE_ABOVE = 64
+_SUMMARISE_ABOVE, _SUMMARISE_NUMBERS_ABOVE = 64, 1024
+"""Elements of an array; numbers are kept longer, as there is one for each layer."""
 
 # -- opening -------------------------------------------------------------------------
 
@@ -153,8 +184,7 @@ def _check_magic(first: bytes) -> None:
 
 def _parse(path: Path) -> ParsedGGUF:
     with _opened(path) as data, _reported(path):
-        _check_magic(data[:512])
-        return parse_gguf(data)
+        return parse_gguf_part(data)
 
 
 @contextlib.contextmanager
@@ -185,7 +215,8 @@ def _summary(value: Value) -> Metadata:
         return value.value.decode(errors="replace")
     if not isinstance(value.value, tuple):
         return value.value
-    if len(value.value) > _SUMMARISE_ABOVE:
+    most = _SUMMARISE_ABOVE if value.type == "string" else _SUMMARISE_NUMBERS_ABOVE
+    if len(value.value) > most:
         return GGUFArray(type=value.type, count=len(value.value))
     return tuple(
         item.decode(errors="replace") if isinstance(item, bytes) else item

@@ -1,5 +1,6 @@
 """
-A manager whose models are all the one under test, each of a size of the test's own.
+A manager whose models are all the one under test, each of a size of the test's own. A
+pytest plugin of the tests that use ``house``.
 
 One instance of the engine serves them all, since some are slow to start; the manager
 gets what looks like a new one for each model.
@@ -7,22 +8,22 @@ gets what looks like a new one for each model.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 from attrs import evolve
 
 from llmcore import Stream
 from llmcore.manager import ModelManager
 from llmcore.spi import Backend, BackendModel, Progress
-from llmcore.values import ModelParams
+from llmcore.testing import Gate
+from llmcore.values import BackendInfo, ModelParams
 from llmcore_conformance.ledger import RecordingBackend, SeamLedger
 from llmcore_conformance.probes import SIZE, NarrowBackend, NarrowModel, endless
 from llmcore_conformance.target import Target
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 UNIT = 1 << 40
 """Bytes of a model of size 1: much more than those here really use."""
@@ -78,7 +79,7 @@ class House:
         source = options.pop("source", self._target.model_path)
         self.manager.load(id, source, reserve=size * UNIT, **usual | options)
 
-    def load_slowly(self, id: Hashable, **options: Any) -> Any:
+    def load_slowly(self, id: Hashable, **options: Any) -> Gate:
         """Begin a load that stays in the engine; the gate that lets it go on."""
         engine = self.engine(id)
         gate = self.ledgers[id].gate("load")
@@ -110,20 +111,46 @@ class House:
 class _Sized(NarrowBackend):
     """Loads models that claim a size; leaves the engine that does it open."""
 
-    def __init__(self, real: Backend, info: Any, size: int) -> None:
+    def __init__(self, real: Backend, info: BackendInfo, size: int) -> None:
         super().__init__(real, info.capabilities)
         self._size = size
 
     def load_model(
         self, path: Path | None, params: ModelParams, progress: Progress
     ) -> BackendModel:
-        return _SizedModel(super().load_model(path, params, progress), self._size)
+        real = self._real.load_model(path, params, progress)
+        model = NarrowModel(real, self._capabilities)
+        model._info = evolve(model.info, size_bytes=self._size * UNIT)
+        return model
 
     def close(self) -> None:
         """The next one needs it."""
 
 
-class _SizedModel(NarrowModel):
-    def __init__(self, real: BackendModel, size: int) -> None:
-        super().__init__(real, real.info.capabilities)
-        self._info = evolve(self._info, size_bytes=size * UNIT)
+MakeHouse = Callable[..., House]
+
+
+@pytest.fixture(scope="module")
+def shared_engine(target: Target) -> Iterator[Backend]:
+    """The instance that does the work for all models of a file of tests."""
+    engine = target.create()
+    yield engine
+    with suppress(Exception):
+        engine.close()
+
+
+@pytest.fixture
+def house(
+    target: Target, shared_engine: Backend, patience: float
+) -> Iterator[MakeHouse]:
+    """``house(room)`` is a manager with room for so many models of size 1."""
+    made: list[House] = []
+
+    def make(room: int | None = None, **options: Any) -> House:
+        made.append(House(target, shared_engine, patience, room, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        with suppress(Exception):
+            each.manager.dispose(timeout=patience)

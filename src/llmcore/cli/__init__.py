@@ -16,8 +16,10 @@ from llmcore.cli.conformance import conformance
 from llmcore.cli.demo import demo
 from llmcore.cli.doctor import doctor
 from llmcore.cli.estimate import estimate
+from llmcore.cli.fetch import fetch
 from llmcore.cli.inspect import inspect
 from llmcore.cli.ps import ps
+from llmcore.cli.recommend import recommend
 from llmcore.cli.run import run
 from llmcore.errors import LlmcoreError
 
@@ -29,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 COMMANDS = (
-    *(run, chat, inspect, estimate, ps),
+    *(run, chat, fetch, inspect, estimate, recommend, ps),
     *(backends, compare, conformance, doctor, demo),
 )
 for command in COMMANDS:

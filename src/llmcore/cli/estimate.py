@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli.options import ModelPath
+from llmcore.cli.options import ModelPath, header_of
 
 
 def estimate(
@@ -39,7 +39,7 @@ def estimate(
     from llmcore.memory.estimate import estimate as estimated
 
     footprint = estimated(
-        model,
+        header_of(model),
         context_size="auto" if ctx is None else ctx,
         kv_type_k=kv,
         kv_type_v=kv if kv_v is None else kv_v,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmcore.cli.options import ModelPath
+from llmcore.cli.options import ModelPath, header_of
 
 if TYPE_CHECKING:
     from llmcore.gguf_header import GGUFHeader
@@ -19,9 +19,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a model is, without loading it."""
-    from llmcore.model_file import read_gguf_header
-
-    facts = _facts(read_gguf_header(model))
+    facts = _facts(header_of(model))
     if as_json:
         print(json.dumps(facts))
         return

@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from llmcore.gguf_header import GGUFHeader
     from llmcore.model import Model
 
 ModelPath = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="The model file, such as model.gguf.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A file, such as model.gguf, or hf:owner/repository/model.gguf.",
+    ),
 ]
 Backend = Annotated[
     str, typer.Option(help="The engine: a name from 'llmcore backends', or auto.")
@@ -50,9 +55,29 @@ GpuLayers = Annotated[
 ]
 
 
+def header_of(model: str) -> GGUFHeader:
+    """
+    The header of a model; of one on a hub without fetching it.
+
+    Raises:
+        ModelLoadError: It is no sound GGUF file, or cannot be had.
+    """
+    from llmcore.errors import ModelLoadError
+    from llmcore.model_file import read_gguf_header
+    from llmcore.sources import Source, header
+
+    source = Source.parse(model)
+    if source.scheme == "path":
+        return read_gguf_header(source.name)
+    found = header(source).header
+    if found is None:
+        raise ModelLoadError(source, "not a GGUF file: only these have such a header")
+    return found
+
+
 @contextmanager
 def open_model(
-    path: Path,
+    source: str | Path,
     *,
     backend: str,
     gpu: str = "auto",
@@ -67,9 +92,9 @@ def open_model(
         "isolation": None if isolation == "none" else isolation,
     }
     llama = get_llama(backend, **options)
-    with llama, _progress_bar(path.name) as progress:
+    with llama, _progress_bar(Path(source).name) as progress:
         model = llama.load_model(
-            path,
+            source,
             progress=progress.update,
             gpu_layers="auto" if gpu_layers is None else gpu_layers,
         )
@@ -87,7 +112,7 @@ class _Progress:
         console = Console(stderr=True)
         self._bar = Progress(console=console, transient=True)
         self._bar.disable = not console.is_terminal
-        self._task = self._bar.add_task(f"loading {name}", total=1.0)
+        self._task = self._bar.add_task(f"opening {name}", total=1.0)
         self._bar.start()
 
     def update(self, share: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmcore.cli.options import ModelPath
+from llmcore.cli.options import ModelPath, header_of
 
 if TYPE_CHECKING:
     from llmcore.memory.recommend import Recommendation
@@ -45,7 +45,7 @@ def recommend(
     from llmcore.memory.recommend import recommend as recommended
 
     found = recommended(
-        model,
+        header_of(model),
         "auto" if budget is None else size_of(budget),
         context_sizes=context_size,
         sequences=sequences or (1,),

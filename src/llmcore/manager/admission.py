@@ -41,7 +41,7 @@ class Admission:
         evict: Callable[[Entry], bool],
     ) -> None:
         self._budget = budget
-        self._policy = policy
+        self.policy = policy
         self._entries = entries
         self._evict = evict
         self._waiting = list[Signal]()
@@ -87,7 +87,7 @@ class Admission:
             try:
                 return entry.share.reserve(footprint, entry.label)
             except InsufficientMemoryError as error:
-                if self._policy == "refuse" or entry.cancelled:
+                if self.policy == "refuse" or entry.cancelled:
                     raise
                 victims = self._victims(error.account, entry)
                 if victims is None:
@@ -96,6 +96,16 @@ class Admission:
                 self._evict(victim)
             if not victims:
                 self._wait(entry, footprint, deadline)
+
+    def evict_idle(self, wanted: int) -> int:
+        """Evict the longest unused until so many bytes are free; says how many are."""
+        freed = 0
+        idle = [e for e in self._entries() if not e.options.pin and not e.in_use]
+        for entry in sorted(idle, key=lambda one: one.idle_since):
+            size = sum(entry.share.reserved.values())
+            if freed < wanted and self._evict(entry):
+                freed += size
+        return freed
 
     def _victims(self, shortage: Shortage, entry: Entry) -> list[Entry] | None:
         """

@@ -35,7 +35,7 @@ class Direct:
         self, model: Model, params: ContextParams, embedding: Context | None
     ) -> None:
         self.model = model
-        self._params = evolve(params, sequences=1)
+        self._params = evolve(params, sequences=1, embeddings=False)
         self._embedding = embedding
 
     def generate(self, prompt: str, timeout: float, options: dict[str, Any]) -> Stream:

@@ -34,6 +34,8 @@ class Entry:
 
         gone: Set when its memory is free.
 
+        given_up: What it was loaded without for lack of memory, as sentences.
+
         cancelled: Whether its load is to stop.
     """
 
@@ -49,7 +51,9 @@ class Entry:
         self.error = ""
         self.settled = threading.Event()
         self.gone = threading.Event()
+        self.given_up: tuple[str, ...] = ()
         self.cancelled = False
+        self.loader = 0  # id of the thread that loads it
         self.llama: Llama | None = None
         self.model: Model | None = None
         self.backing: Server | Direct | None = None
@@ -120,6 +124,7 @@ class Entry:
             "crashes": len(self.crashes),
             "error": self.error or None,
             "reserved": dict(self.share.reserved),
+            "given_up": list(self.given_up),
         }
         backing = self.backing
         if model is not None and backing is not None:

@@ -22,6 +22,9 @@ from llmcore.telemetry import span
 
 Inflight = Literal["drain", "cancel"]
 
+PATIENCE = 10.0
+"""Seconds that a disposal waits for loads that were cancelled to clean up."""
+
 RESTART_WINDOW = 60.0
 """Seconds within which crashes of a model are counted."""
 
@@ -79,6 +82,7 @@ class Keeper:
         threading.Thread(target=run, name="llmcore-load", daemon=True).start()
 
     def _run(self, entry: Entry, deadline: float, progress: Progress | None) -> None:
+        entry.loader = threading.get_ident()
         loader = Loader(entry, self.admission, self._scope.own, deadline, progress)
         try:
             loader.run()
@@ -243,9 +247,14 @@ class Keeper:
             ).start()
 
     def close(self) -> None:
-        """The manager is disposed: whatever still waits gives up."""
-        for entry in self.table.all():
+        """The manager is disposed: loads give up, and are waited for a while."""
+        entries = self.table.all()
+        for entry in entries:
             self.cancel_load(entry)
+        deadline = time.monotonic() + PATIENCE
+        for entry in entries:
+            if entry.loader != threading.get_ident():
+                entry.settled.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _why_not_again(entry: Entry) -> str:

@@ -69,7 +69,8 @@ class Budget:
         with self._lock:
             for device in devices:
                 if device.kind != "cpu" and device.name not in self._limits:
-                    self._settle_limit(device.name, device.free if device.total else None)
+                    free = device.free if device.total else None  # some tell nothing
+                    self._settle_limit(device.name, free)
 
     def _settle_limit(self, device: str, free: int | None) -> int | None:
         """What ``"auto"`` comes to for a device; None is no limit."""

@@ -51,10 +51,9 @@ def test_a_context_goes_down_the_ladder(script, model):
 def test_what_was_given_stays(script, model):
     """Fields that the caller gave are as they were given, at every step."""
     fail(script, "create_context", 2)
-    with model.create_context(
-        batch_size=512, micro_batch_size=512, kv_type_k="f16", fit=True
-    ) as context:
-        assert (512, "f16") == (context.params.batch_size, context.params.kv_type_k)
+    given = {"batch_size": 512, "kv_type_k": "f16", "kv_type_v": "f16"}
+    with model.create_context(**given, micro_batch_size=512, fit=True) as context:
+        assert all(getattr(context.params, name) == given[name] for name in given)
         assert {"smaller context"} == {step.name for step in context.fitted.steps}
 
 

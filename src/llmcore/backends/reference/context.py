@@ -56,8 +56,7 @@ class ReferenceContext(BackendContext):
         self._params = params
         self._pooling = pooling
         self._caches: list[Cache] = [
-            network.create_cache(params.size, types)
-            for _ in range(params.sequences)
+            network.create_cache(params.size, types) for _ in range(params.sequences)
         ]
         self._origin = state.Origin(
             model=bytes.fromhex(info.fingerprint),
