@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
@@ -22,6 +23,7 @@ from llmcore.errors import (
     AlreadyLoadedError,
     InsufficientMemoryError,
     NotLoadedError,
+    NotReadyError,
     OperationCancelledError,
     QueueFullError,
 )
@@ -30,6 +32,8 @@ from llmcore.manager import ModelManager
 MINUTES = float(os.environ.get("LLMCORE_STORM_MINUTES", 0))
 MODELS = 6
 PROMPTS = ("what is the time?", "what is the matter?", "a story please", "hm")
+
+DONE = {"answered", "dropped", "loaded", "unloaded"}
 
 HANGS = 60.0
 """Seconds within which every operation must be over."""
@@ -98,7 +102,7 @@ class Storm:
     def run(
         self, threads: int, seed: int, *, operations: int, seconds: float = 0.0
     ) -> None:
-        """Run so many operations, or for so long, whichever is more."""
+        """Do so many things that are not refused, or for so long if that is more."""
         self._left = operations
         self._end = time.monotonic() + seconds
         started = [
@@ -122,19 +126,22 @@ class Storm:
             took = time.monotonic() - begun
             self._look()
             with self._counting:
+                self._left -= what in DONE
                 self.done[f"{act.__name__[1:]}: {what}"] += 1
                 self.longest = max(self.longest, took)
                 if took > HANGS:
                     self.wrong.append(f"{act.__name__} took {took:.0f} s")
 
     def _more(self) -> bool:
-        with self._counting:
-            self._left -= 1
-            return self._left >= 0 or time.monotonic() < self._end
+        return self._left > 0 or time.monotonic() < self._end
 
     def _outcome(self, act: Any, kind: Kind, chance: random.Random) -> str:
         try:
             return str(act(kind, chance))
+        except NotReadyError as error:
+            with suppress(NotLoadedError):
+                self.manager._table.get(kind.id).settled.wait(1.0)
+            return type(error).__name__
         except (NotLoadedError, QueueFullError, AlreadyLoadedError) as error:
             return type(error).__name__
         except (InsufficientMemoryError, OperationCancelledError) as error:

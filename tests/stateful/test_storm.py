@@ -60,10 +60,10 @@ def test_null_models() -> None:
     kinds, engines = null_kinds()
     with ModelManager(budget=3 * SIZE, headroom=0.0, name=None) as manager:
         storm = Storm(manager, kinds, max_tokens=8, used=lambda: used_by(engines))
-        storm.run(16, seed=7, operations=2000, seconds=60 * MINUTES)
+        storm.run(16, seed=7, operations=1000, seconds=60 * MINUTES)
         storm.report()
     assert storm.wrong == []
     assert storm.done["ask: answered"] > 100
-    assert storm.done["load: loaded"] > 100
+    assert storm.done["load: loaded"] > 50
     assert all(engine.ledger.violations == [] for engine in engines)
     assert all(set(engine.ledger.live) <= {"backend"} for engine in engines)

@@ -31,7 +31,7 @@ def test_tiny_models(tmp_path: Path) -> None:
         (size,) = manager.budget.holders.values()
     with ModelManager(budget=3 * size + size // 2, name=None) as manager:
         storm = Storm(manager, kinds, max_tokens=8)
-        storm.run(16, seed=3, operations=400, seconds=60 * MINUTES)
+        storm.run(16, seed=3, operations=300, seconds=60 * MINUTES)
         storm.report()
     assert storm.wrong == []
     assert storm.done["ask: answered"] > 20

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 
 import pytest
 from attrs import evolve
 
-from llmcore.manager import keeper, serving
+from llmcore.manager import ModelManager, keeper, serving
 from llmcore.manager.admission import Admission
 from llmcore.manager.direct import Direct
 from llmcore.manager.entry import Entry
@@ -25,16 +24,17 @@ LONG = 1e6  # seconds
 
 
 @mutant(kills="manager.ready")
-def is_ready_some_time_later(patch: Patch) -> None:
-    """A load returns first and commits what it has loaded afterwards."""
-    right = Keeper._commit
+def lists_what_was_never_asked_as_loading(patch: Patch) -> None:
+    """The list says of a model that it is loading until its first request is over."""
+    right = ModelManager.list
 
-    def commit(self, entry):
-        timer = threading.Timer(1.0, right, (self, entry))
-        timer.daemon = True
-        timer.start()
+    def found(self):
+        return [
+            info if info["accepted_requests"] else {**info, "status": "loading"}
+            for info in right(self)
+        ]
 
-    patch.setattr(Keeper, "_commit", commit)
+    patch.setattr(ModelManager, "list", found)
 
 
 @mutant(kills="manager.same-id")
@@ -48,15 +48,16 @@ def takes_an_id_twice(patch: Patch) -> None:
 
 
 @mutant(kills="manager.failed-load")
-def lists_what_failed(patch: Patch) -> None:
-    """A model that could not be loaded stays in the table."""
-    right = Table.remove
+def keeps_the_engine_that_failed(patch: Patch) -> None:
+    """The engine of a model that could not be loaded stays until the manager goes."""
+    right = Entry.dispose_engine
 
-    def remove(self, entry):
-        if entry.status != "failed":
-            right(self, entry)
+    def dispose_engine(self, timeout=None):
+        given_up = self.cancelled or self.crashes
+        if given_up or self.status != "loading":
+            right(self, timeout)
 
-    patch.setattr(Table, "remove", remove)
+    patch.setattr(Entry, "dispose_engine", dispose_engine)
 
 
 @mutant(kills="manager.look-ups")
@@ -141,12 +142,15 @@ def hands_the_default_on(patch: Patch) -> None:
 
 @mutant(kills="manager.capability")
 def does_what_it_can(patch: Patch) -> None:
-    """Nobody looks what a model was loaded for."""
+    """What can generate can chat, whatever it was loaded for."""
     right = serving.accepted
+    instead = {"chat": "generate"}
     patch.setattr(
         serving,
         "accepted",
-        lambda keeper, id, capability: right(keeper, id, "generate"),
+        lambda keeper, id, capability: right(
+            keeper, id, instead.get(capability, capability)
+        ),
     )
 
 
@@ -211,15 +215,24 @@ def evicts_all_the_same(patch: Patch) -> None:
 
 @mutant(kills="manager.in-use")
 def evicts_under_a_request(patch: Patch) -> None:
-    """Who is evicted is not asked whether it is in use."""
+    """Where all are in use, those go that only requests hold."""
+    victims, evict = Admission._victims, Keeper.evict
 
-    def evict(self, entry, idle=0.0):
-        entry.dispose_engine()
-        self._forget(entry)
-        return True
+    def victims_in_use(self, shortage, entry):
+        found = victims(self, shortage, entry)
+        if found != []:
+            return found
+        return [other for other in self._entries() if other.requests]
 
-    patch.setattr(Entry, "in_use", False)
-    patch.setattr(Keeper, "evict", evict)
+    def evict_all_the_same(self, entry, idle=0.0):
+        if entry.requests:
+            entry.dispose_engine()
+            self._forget(entry)
+            return True
+        return evict(self, entry, idle)
+
+    patch.setattr(Admission, "_victims", victims_in_use)
+    patch.setattr(Keeper, "evict", evict_all_the_same)
 
 
 @mutant(kills="manager.pinned")
@@ -254,9 +267,18 @@ def evicts_by_the_last_request(patch: Patch) -> None:
 
 
 @mutant(kills="manager.fewest")
-def makes_a_clean_sweep(patch: Patch) -> None:
-    """All that are idle go at once."""
-    patch.setattr(Admission, "_fewest", lambda self, shortage, idle: idle)
+def goes_by_age_alone(patch: Patch) -> None:
+    """One after the other goes, the longest unused first, until there is room."""
+
+    def fewest(self, shortage, idle):
+        victims = []
+        for other in sorted(idle, key=lambda entry: entry.idle_since):
+            victims.append(other)
+            if self._enough(shortage, victims):
+                break
+        return victims
+
+    patch.setattr(Admission, "_fewest", fewest)
 
 
 @mutant(kills="manager.too-large")
@@ -320,14 +342,14 @@ def always_drains(patch: Patch) -> None:
 
 @mutant(kills="manager.frees")
 def frees_some_time_later(patch: Patch) -> None:
-    """An unload returns and frees the engine in the background."""
+    """An unload of an idle model returns and frees the engine in the background."""
     dispose = Entry.dispose_engine
 
     def dispose_engine(self, timeout=None):
-        if self.status != "unloading":
+        if self.status != "unloading" or self.requests:
             dispose(self, timeout)
             return
-        timer = threading.Timer(1.0, partial(self.llama.dispose))
+        timer = threading.Timer(1.0, self.llama.dispose)
         timer.daemon = True
         timer.start()
 

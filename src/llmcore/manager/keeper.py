@@ -128,6 +128,8 @@ class Keeper:
             was = entry.status
             if was in ("ready", "failed"):
                 entry.status = "unloading"
+            elif was == "loading":
+                entry.cancelled = True  # here, or it could be committed meanwhile
         if was == "loading":
             self.cancel_load(entry)
             self._await(entry.settled, entry, deadline)
