@@ -34,7 +34,7 @@ def test_loaded(hub: Hub) -> None:
         assert len(hub.paths()) == asked
 
 
-def test_refused_before_the_download(hub: Hub) -> None:
+def test_refused_before_the_download(hub: Hub, cache: Path) -> None:
     """A model that does not fit is refused by its header: nothing was fetched."""
     image = bytes(tiny_image())
     hub.files["a.gguf"] = image + bytes(4 << 20)
@@ -42,6 +42,7 @@ def test_refused_before_the_download(hub: Hub) -> None:
         with pytest.raises(InsufficientMemoryError):
             manager.load("m", A, backend="reference", sequences=1, context_size=16)
         assert manager.budget.holders == {}
+    assert list(cache.rglob("blobs/*")) == []
 
 
 def test_not_there(hub: Hub) -> None:
