@@ -29,6 +29,8 @@ RESTART_WINDOW = 60.0
 """Seconds within which crashes of a model are counted."""
 
 logger = logging.getLogger("llmcore.manager")
+# Without a handler of our own, `logging` prints warnings to stderr as a last resort.
+logger.addHandler(logging.NullHandler())
 
 
 class Keeper:
