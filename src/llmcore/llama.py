@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from llmcore.errors import (
     BackendUnavailableError,
     OperationCancelledError,
@@ -38,7 +36,7 @@ from llmcore.memory import (
     releasing,
     settled,
 )
-from llmcore.memory.machine import process_rss
+from llmcore.memory.machine import MemoryState
 from llmcore.model import Model
 from llmcore.plugins import Gpu, emit_event
 from llmcore.plugins.gpu import gpus_of, obstacle_to, way_to
@@ -68,30 +66,6 @@ observe(_tell_plugins)
 _process_locks: dict[str, Exclusion] = {}
 if hasattr(os, "register_at_fork"):  # what threads of the parent hold stays there
     os.register_at_fork(after_in_child=_process_locks.clear)
-
-
-@frozen(kw_only=True)
-class MemoryState:
-    """
-    Memory of some devices together, in bytes.
-
-    Attributes:
-        total: What there is.
-
-        used: In use, by anyone.
-
-        free: The rest.
-
-        devices: One by one.
-
-        process: RAM that this process uses; None where nobody tells.
-    """
-
-    total: int
-    used: int
-    free: int
-    devices: tuple[Device, ...]
-    process: int | None = None
 
 
 class Llama(Resource):
@@ -241,7 +215,7 @@ class Llama(Resource):
         from llmcore.memory.ladder import Plan, Room
 
         budget: Budget | Share | None = self.budget
-        devices = self.devices() if params.gpu_layers != 0 else ()
+        devices = self._placing(params)
         if budget is None and (fit or gpus_of(devices)):
             budget = choosing.free_now(devices)
         looked_at = budget is not None or limits.bounded() or params.mlock
@@ -297,7 +271,9 @@ class Llama(Resource):
             return None
         if file is None:
             return self.budget.reserve(Footprint(), "model", within=within)
-        expected = expected_weights(file, self.backend.formats, params, self.devices)
+        expected = expected_weights(
+            file, self.backend.formats, params, partial(self._placing, params)
+        )
         return self.budget.reserve(expected, f"model {file.name!r}", within=within)
 
     async def aload_model(
@@ -371,26 +347,22 @@ class Llama(Resource):
         with self._use() as backend:
             return tuple(backend.devices())
 
+    def _placing(self, params: ModelParams) -> Sequence[Device]:
+        """The devices that the layers of a model may be on; none if all are in RAM."""
+        may = self.gpu is not False and Capability.GPU in self.capabilities
+        return self.devices() if may and params.gpu_layers != 0 else ()
+
     def memory_state(self) -> MemoryState:
         """The memory of all devices."""
-        return evolve(_memory(self.devices()), process=process_rss())
+        return MemoryState.of(self.devices())
 
     def get_vram_state(self) -> MemoryState:
         """The memory of the GPUs only; all zero if there is none."""
-        return _memory([d for d in self.devices() if d.kind != "cpu"])
+        return MemoryState.of(gpus_of(self.devices()))
 
     def resources(self) -> list[ResourceInfo]:
         """What lives on this instance, itself included, oldest first."""
         return resources(self._node)
-
-
-def _memory(devices: Sequence[Device]) -> MemoryState:
-    return MemoryState(
-        total=sum(d.total for d in devices),
-        used=sum(d.used for d in devices),
-        free=sum(d.free for d in devices),
-        devices=tuple(devices),
-    )
 
 
 def _close(native: Any) -> None:

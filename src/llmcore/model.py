@@ -225,7 +225,7 @@ class Model(Resource):
     @cached_property
     def _devices(self) -> Sequence[Device]:
         """Those that its layers may be on, with their memory when first asked for."""
-        return self._llama.devices() if self._placed.gpu_layers != 0 else ()
+        return self._llama._placing(self._placed)
 
     @cached_property
     def _shape(self) -> ModelShape:

@@ -124,7 +124,7 @@ class Storm:
             begun = time.monotonic()
             what = self._outcome(act, kind, chance)
             took = time.monotonic() - begun
-            self._look()
+            self._look(closely=chance.random() < 0.02)
             with self._counting:
                 self._left -= what in DONE
                 self.done[f"{act.__name__[1:]}: {what}"] += 1
@@ -198,11 +198,11 @@ class Storm:
 
     # -- what must be true -------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _look(self, *, closely: bool) -> None:
         for pool in self.manager.budget.pools:
             if pool.limit is not None and pool.reserved > pool.limit:
                 self._complain("budget", f"{pool.reserved} of {pool.limit}")
-            if self._used is not None and pool.limit is not None:
+            if closely and self._used is not None and pool.limit is not None:
                 used = self._used()
                 if used > pool.limit:
                     self._complain("engines", f"use {used} of {pool.limit}")

@@ -1,15 +1,55 @@
 """
-What the machine says about its RAM, where the platform tells.
+What the machine says about its memory, where the platform tells.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from attrs import frozen
+
+from llmcore.values import Device
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+
+
+@frozen(kw_only=True)
+class MemoryState:
+    """
+    Memory of some devices together, in bytes.
+
+    Attributes:
+        total: What there is.
+
+        used: In use, by anyone.
+
+        free: The rest.
+
+        devices: One by one.
+
+        process: RAM that this process uses; None where nobody tells.
+    """
+
+    total: int
+    used: int
+    free: int
+    devices: tuple[Device, ...]
+    process: int | None = None
+
+    @classmethod
+    def of(cls, devices: Sequence[Device]) -> MemoryState:
+        """The memory of these now."""
+        return cls(
+            total=sum(device.total for device in devices),
+            used=sum(device.used for device in devices),
+            free=sum(device.free for device in devices),
+            devices=tuple(devices),
+            process=process_rss(),
+        )
 
 
 def available_ram() -> int | None:

@@ -20,7 +20,6 @@ from llmcore.errors import (
 from llmcore.memory import RAM, Budget, Footprint, Reservation, Term
 from llmcore.values import CacheKind, Capability
 from llmcore_conformance import clause
-from llmcore_conformance.checks import assert_becomes, in_thread, outcome
 from llmcore_conformance.ledger import RecordingBackend, SeamLedger
 from llmcore_conformance.models import tiny_llama
 from llmcore_conformance.probes import SIZE
@@ -56,13 +55,18 @@ def reader(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Target:
     return evolve(target, describe=lambda: read).on(path)
 
 
+def opened(reader: Target, ledger: SeamLedger, budget: Budget) -> Llama:
+    """A new instance with a budget."""
+    backend = RecordingBackend(reader.create(), reader.describe(), ledger)
+    return llmcore.get_llama(backend, budget=budget)
+
+
 @pytest.fixture(scope="module")
 def llama(
     reader: Target, ledger: SeamLedger, budget: Budget, patience: float
 ) -> Iterator[Llama]:
     """An instance with a budget, for all tests here; each leaves it as it was."""
-    backend = RecordingBackend(reader.create(), reader.describe(), ledger)
-    llama = llmcore.get_llama(backend, budget=budget)
+    llama = opened(reader, ledger, budget)
     yield llama
     with suppress(Exception):
         llama.dispose(timeout=patience)
@@ -76,7 +80,7 @@ def model(reader: Target, llama: Llama) -> Model:
 
 @pytest.fixture
 def fill(budget: Budget) -> Iterator[Fill]:
-    """``fill(room)`` takes all of the budget but so many bytes, as somebody else."""
+    """``fill(room)`` takes all of the budget but so many bytes, for somebody else."""
     taken: list[Reservation] = []
 
     def fill(room: float) -> Reservation:
@@ -132,7 +136,7 @@ def test_an_estimate_creates_and_reserves_nothing(
     estimate = model.estimate(context_size=SIZE)
     after = (dict(budget.holders), ledger.live, ledger.order("create_context"))
     assert after == before, "an estimate did more than to count"
-    fill(room=0)
+    fill(0)
     assert model.estimate(context_size=SIZE) == estimate
 
 
@@ -163,18 +167,16 @@ def test_what_is_used_is_reserved(model: Model, budget: Budget) -> None:
 
 
 @clause("memory.released")
-def test_disposing_gives_the_memory_back(
-    reader: Target, llama: Llama, budget: Budget
-) -> None:
+def test_disposing_gives_the_memory_back(reader: Target, budget: Budget) -> None:
     """First what the context held, then what the model held."""
     before = dict(budget.holders)
-    model = reader.load(llama)
-    with_model = dict(budget.holders)
-    context = model.create_context(context_size=SIZE, threads=1)
-    context.dispose()
-    assert budget.holders == with_model, "a context is disposed and holds bytes"
-    model.dispose()
-    assert budget.holders == before, "a model is disposed and holds bytes"
+    with opened(reader, SeamLedger(), budget) as llama:
+        model = reader.load(llama)
+        with_model = dict(budget.holders)
+        model.create_context(context_size=SIZE, threads=1).dispose()
+        assert budget.holders == with_model, "a context is disposed and holds bytes"
+        model.dispose()
+        assert budget.holders == before, "a model is disposed and holds bytes"
 
 
 # -- budgets ---------------------------------------------------------------------------
@@ -185,7 +187,7 @@ def test_what_does_not_fit_is_refused_unseen(
     reader: Target, llama: Llama, model: Model, ledger: SeamLedger, fill: Fill
 ) -> None:
     """With a full budget the engine is asked for no context, and for no file."""
-    fill(room=0)
+    fill(0)
     before = ledger.order("load", "create_context")
     with pytest.raises(InsufficientMemoryError):
         model.create_context(context_size=SIZE, threads=1)
@@ -200,7 +202,7 @@ def test_a_refusal_names_all_who_hold_something(
     model: Model, budget: Budget, fill: Fill
 ) -> None:
     """It has what was needed, the limit, and each holder with its bytes."""
-    fill(room=0)
+    fill(0)
     with pytest.raises(InsufficientMemoryError) as caught:
         model.create_context(context_size=SIZE, threads=1)
     account = caught.value.account
@@ -253,30 +255,22 @@ def test_a_failure_leaves_nothing_reserved(
 
 @clause("memory.limit")
 def test_what_is_being_created_counts(
-    model: Model, ledger: SeamLedger, fill: Fill, patience: float
+    model: Model, ledger: SeamLedger, fill: Fill
 ) -> None:
     """With room for one, a second context is refused while the first is made."""
     if "gguf" not in model.backend.formats:
         return  # there is no header that core could read
     needed = model.estimate(context_size=SIZE, threads=1).total * (1 + HEADROOM)
-    fill(room=1.5 * needed)
-    before = len(ledger.order("create_context"))
-
-    def asked() -> int:
-        return len(ledger.order("create_context")) - before
+    fill(1.5 * needed)
+    refused: list[InsufficientMemoryError] = []
 
     def create() -> None:
-        model.create_context(context_size=SIZE, threads=1).dispose()
+        try:
+            model.create_context(context_size=SIZE, threads=1).dispose()
+        except InsufficientMemoryError as error:
+            refused.append(error)
 
-    with ledger.gate("create_context") as gate:
-        first = in_thread(create)
-        gate.wait_entered()
-        second = in_thread(create)
-        assert_becomes(
-            lambda: second.done() or asked() == 2, patience, "a second creation"
-        )
-        assert asked() == 1, "the engine was asked for both"
-    with pytest.raises(InsufficientMemoryError):
-        outcome(second, patience, "the second creation")
+    ledger.during("create_context", create)
     with suppress(InsufficientMemoryError):  # the guess may be too low: not our claim
-        outcome(first, patience, "the first creation")
+        model.create_context(context_size=SIZE, threads=1).dispose()
+    assert refused, "both were created at the same time"
