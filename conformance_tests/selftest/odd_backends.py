@@ -167,7 +167,7 @@ def reads_mamba() -> NullBackend:
                 raise ModelLoadError(path, "it is no Mamba")
             return super().load_model(path, params, progress)
 
-    return ReadsMamba()
+    return ReadsMamba(NullScript(cache_kind=CacheKind.RECURRENT))
 
 
 def older() -> NullBackend:

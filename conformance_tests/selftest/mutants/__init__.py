@@ -106,8 +106,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if name is None:
         return
     area = MUTANTS[name].kills.partition(".")[0]
-    if area != "iso":
-        items[:] = [item for item in items if item.path.stem != "test_isolation"]
+    # Under a manager, and in another process, all else is as without: not seen twice.
+    for other, stem in (("iso", "test_isolation"), ("manager", "test_manager")):
+        if area != other:
+            items[:] = [item for item in items if not item.path.stem.startswith(stem)]
     if area in ("exit", "plugin"):
         return
     outside = [

@@ -76,7 +76,13 @@ def fails_when_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Generation, "_finish", strict)
 
 
-@mutant(kills="gen.early-exit")
+@mutant(
+    kills="gen.early-exit",
+    also={
+        "telemetry.one-end": "what is not closed does not tell its end",
+        "telemetry.in-time": "what is not closed does not tell its end",
+    },
+)
 def closes_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """A closed stream keeps its sequence until it is collected."""
     kept = []

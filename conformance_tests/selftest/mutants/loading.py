@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from llmcore import Llama, Resource, llama
+from llmcore import Llama, Resource
 from llmcore.lifecycle import resource, tree
 from llmcore.plugins import Registry
+from llmcore.sources import loading
 from mutants import mutant
 
 Patch = pytest.MonkeyPatch
@@ -118,7 +119,7 @@ def too_late_to_cancel(patch: Patch):
 @mutant(kills="load.progress-error")
 def errors_become_cancellations(patch: Patch) -> None:
     """What the callback raised is lost."""
-    patch.setattr(llama._Load, "reraise", lambda self: None)
+    patch.setattr(loading.Load, "reraise", lambda self: None)
 
 
 @mutant(kills="load.disposed-during")

@@ -51,7 +51,7 @@ def tries_it_out(patch: Patch) -> None:
     right = Model.estimate
 
     def estimate(self, params=None, **fields):
-        if params is None and fields["context_size"] <= 256:
+        if params is None and fields.get("context_size", 512) <= 256:
             self.create_context(params, **fields).dispose()
         return right(self, params, **fields)
 

@@ -112,8 +112,10 @@ class Keeper:
                 self.table.default = entry.id
 
     def cancel_load(self, entry: Entry) -> None:
-        """Have a load end soon."""
-        entry.cancelled = True
+        """Have a load end soon; one that is over stays as it is."""
+        with self.table.lock:
+            if entry.status == "loading":
+                entry.cancelled = True
         self.admission.changed()
 
     # -- unloading ---------------------------------------------------------------------

@@ -182,7 +182,9 @@ class ModelManager(Serving):
     async def aload(self, id: Hashable, source: Any = None, **options: Any) -> Hashable:
         """`load` without blocking the event loop; cancelling the task cancels it."""
         return await unless_cancelled(
-            partial(self.load, id, source, **options), lambda: self._cancel_load(id)
+            partial(self.load, id, source, **options),
+            lambda: self._cancel_load(id),
+            undo=partial(self.unload, inflight="cancel"),
         )
 
     def _cancel_load(self, id: Hashable) -> None:

@@ -208,6 +208,13 @@ class TestBackground:
         assert entry.settled.wait(20)
         assert house.manager.budget.holders == {}
 
+    def test_a_load_that_is_over_cannot_be_cancelled(self, house):
+        """What was cancelled too late is unloaded, and not kept by accident."""
+        house = house()
+        house.load("chat")
+        house.manager._cancel_load("chat")
+        assert not house.manager._table.get("chat").cancelled
+
 
 class TestManagers:
     def test_one_manager_of_a_name(self, house):

@@ -96,7 +96,7 @@ def test_nobody_waits_for_a_load(home: House, patience: float) -> None:
     def use() -> None:
         assert manager.loaded("tale")
         assert manager.info("slow")["status"] == "loading"
-        assert len(manager.list()) == 2
+        assert len(manager.list()) >= 2
         assert manager.route("tale").mode == "server"
         assert home.answers("tale")
 
@@ -112,15 +112,15 @@ def test_a_loading_model_says_so(home: House, patience: float) -> None:
     """A request during the load raises and has the status; after it, it is answered."""
 
     def ask() -> str:
-        return home.manager.generate("slow", PROMPT, max_tokens=1)
+        return home.manager.generate("late", PROMPT, max_tokens=1)
 
-    with home.load_slowly("slow"):
+    with home.load_slowly("late"):
         with pytest.raises(NotReadyError) as caught:
             outcome(in_thread(ask), patience, "a request for a loading model")
         assert caught.value.status == "loading"
-    assert_becomes(lambda: home.status("slow") == "ready", patience, "the load")
+    assert_becomes(lambda: home.status("late") == "ready", patience, "the load")
     ask()
-    home.manager.unload("slow")
+    home.manager.unload("late")
 
 
 @clause("manager.cancel-load")

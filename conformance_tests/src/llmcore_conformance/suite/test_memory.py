@@ -186,25 +186,25 @@ def test_disposing_gives_the_memory_back(reader: Target, budget: Budget) -> None
 def test_what_does_not_fit_is_refused_unseen(
     reader: Target, llama: Llama, model: Model, ledger: SeamLedger, fill: Fill
 ) -> None:
-    """With a full budget the engine is asked for no context, and for no file."""
+    """With a full budget the engine is asked for no model, and for no context."""
     fill(0)
     before = ledger.order("load", "create_context")
     with pytest.raises(InsufficientMemoryError):
-        model.create_context(context_size=SIZE, threads=1)
-    with pytest.raises(InsufficientMemoryError):
         reader.load(llama)
     if "gguf" in llama.backend.formats:  # else there is no header that core could read
-        assert ledger.order("load", "create_context") == before, "the engine was asked"
+        with pytest.raises(InsufficientMemoryError):
+            model.create_context(context_size=SIZE, threads=1)
+    assert ledger.order("load", "create_context") == before, "the engine was asked"
 
 
 @clause("memory.account")
 def test_a_refusal_names_all_who_hold_something(
-    model: Model, budget: Budget, fill: Fill
+    reader: Target, llama: Llama, model: Model, budget: Budget, fill: Fill
 ) -> None:
     """It has what was needed, the limit, and each holder with its bytes."""
     fill(0)
     with pytest.raises(InsufficientMemoryError) as caught:
-        model.create_context(context_size=SIZE, threads=1)
+        reader.load(llama)
     account = caught.value.account
     assert account is not None, "the error has no account"
     (pool,) = account.pools
