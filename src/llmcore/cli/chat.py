@@ -8,17 +8,27 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llmcore.cli.options import (
+    BATCH,
     Backend,
+    Batch,
     ContextSize,
+    Fit,
     Gpu,
     GpuLayers,
     Isolation,
+    KvType,
+    KvTypeV,
     MaxTokens,
+    Mlock,
+    Mmap,
     ModelPath,
     Seed,
     System,
     Temperature,
+    Verbose,
+    context_fields,
     open_model,
+    tell_memory,
     write,
 )
 from llmcore.errors import ContextOverflowError, OperationCancelledError
@@ -42,6 +52,13 @@ def chat(
     seed: Seed = None,
     context_size: ContextSize = None,
     gpu_layers: GpuLayers = None,
+    kv: KvType = "f16",
+    kv_v: KvTypeV = None,
+    batch: Batch = BATCH,
+    mmap: Mmap = True,
+    mlock: Mlock = False,
+    fit: Fit = False,
+    verbose: Verbose = False,
 ) -> None:
     """Talk to a model. Ctrl-C stops an answer, /exit leaves."""
     from llmcore.chat import ChatSession
@@ -50,13 +67,24 @@ def chat(
     params = SamplingParams(temperature=temperature, seed=seed)
     with (
         open_model(
-            model, backend=backend, gpu=gpu, isolation=isolation, gpu_layers=gpu_layers
+            model,
+            backend=backend,
+            gpu=gpu,
+            isolation=isolation,
+            gpu_layers=gpu_layers,
+            fit=fit,
+            mmap=mmap,
+            mlock=mlock,
         ) as loaded,
-        loaded.create_context(context_size=context_size or "auto") as context,
+        loaded.create_context(
+            fit=fit, **context_fields(context_size, kv, kv_v, batch)
+        ) as context,
         ChatSession(context.get_sequence(), system_prompt=system) as session,
     ):
         write(f"{loaded.info.name}: {HELP} an answer\n")
         _converse(session, params, max_tokens)
+        if verbose:
+            tell_memory(context)
 
 
 def _converse(

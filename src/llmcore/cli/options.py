@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from llmcore.context import Context
     from llmcore.gguf_header import GGUFHeader
     from llmcore.model import Model
+
+BATCH = 512
 
 ModelPath = Annotated[
     str,
@@ -53,6 +56,42 @@ GpuLayers = Annotated[
     int | None,
     typer.Option(min=0, help="Layers to place on a GPU; all if there is one."),
 ]
+KvType = Annotated[
+    str, typer.Option("--kv", help="Type of the keys in the cache: f16, q8_0, q4_0, …")
+]
+KvTypeV = Annotated[
+    str | None,
+    typer.Option("--kv-v", help="Type of the values; that of the keys if not given."),
+]
+Batch = Annotated[
+    int, typer.Option(min=1, help="Most tokens that are computed at once.")
+]
+Mmap = Annotated[bool, typer.Option(help="Map the file, or read it into memory.")]
+Mlock = Annotated[bool, typer.Option("--mlock", help="Pin the weights in RAM.")]
+Fit = Annotated[
+    bool, typer.Option("--fit", help="If memory is short, take a smaller context.")
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Tell what was used of the memory.")
+]
+
+
+def context_fields(
+    context_size: int | None, kv: str, kv_v: str | None, batch: int
+) -> dict[str, Any]:
+    """What the options say about a context; what they leave to us may be fitted."""
+    fields: dict[str, Any] = {"context_size": context_size or "auto"}
+    if (kv, kv_v) != ("f16", None):
+        fields |= {"kv_type_k": kv, "kv_type_v": kv if kv_v is None else kv_v}
+    if batch != BATCH:
+        fields |= {"batch_size": batch, "micro_batch_size": batch}
+    return fields
+
+
+def tell_memory(context: Context) -> None:
+    """Say on stderr what a context and its model use."""
+    for account in (context.model.account(), context.account()):
+        typer.echo(account.explain(), err=True)
 
 
 def header_of(model: str) -> GGUFHeader:
@@ -83,6 +122,8 @@ def open_model(
     gpu: str = "auto",
     isolation: str = "none",
     gpu_layers: int | None = None,
+    fit: bool = False,
+    **fields: Any,
 ) -> Iterator[Model]:
     """A loaded model for a block, with a progress bar on a terminal."""
     from llmcore.opening import get_llama
@@ -96,7 +137,9 @@ def open_model(
         model = llama.load_model(
             source,
             progress=progress.update,
+            fit=fit,
             gpu_layers="auto" if gpu_layers is None else gpu_layers,
+            **fields,
         )
         progress.close()
         yield model

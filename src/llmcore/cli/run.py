@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmcore.cli.options import (
+    BATCH,
     Backend,
+    Batch,
     ContextSize,
+    Fit,
     Gpu,
     GpuLayers,
     Isolation,
+    KvType,
+    KvTypeV,
     MaxTokens,
+    Mlock,
+    Mmap,
     ModelPath,
     Seed,
     System,
     Temperature,
+    Verbose,
+    context_fields,
     open_model,
+    tell_memory,
     write,
 )
 
@@ -42,13 +52,27 @@ def run(
     seed: Seed = None,
     context_size: ContextSize = None,
     gpu_layers: GpuLayers = None,
+    kv: KvType = "f16",
+    kv_v: KvTypeV = None,
+    batch: Batch = BATCH,
+    mmap: Mmap = True,
+    mlock: Mlock = False,
+    fit: Fit = False,
+    verbose: Verbose = False,
 ) -> None:
     """Answer one prompt and exit."""
     from llmcore.params import SamplingParams
 
     params = SamplingParams(temperature=temperature, seed=seed)
     with open_model(
-        model, backend=backend, gpu=gpu, isolation=isolation, gpu_layers=gpu_layers
+        model,
+        backend=backend,
+        gpu=gpu,
+        isolation=isolation,
+        gpu_layers=gpu_layers,
+        fit=fit,
+        mmap=mmap,
+        mlock=mlock,
     ) as loaded:
         raw = raw or loaded.info.chat_template is None
         answer(
@@ -58,7 +82,9 @@ def run(
             system=None if raw else system,
             raw=raw,
             max_tokens=max_tokens,
-            context_size=context_size,
+            verbose=verbose,
+            fit=fit,
+            **context_fields(context_size, kv, kv_v, batch),
         )
 
 
@@ -70,14 +96,15 @@ def answer(
     system: str | None = None,
     raw: bool = False,
     max_tokens: int | None = None,
-    context_size: int | None = None,
+    verbose: bool = False,
+    **fields: Any,
 ) -> None:
-    """Write the answer to one prompt as it is made."""
+    """Write the answer to one prompt as it is made; ``fields`` are of the context."""
     from llmcore.chat import ChatSession
 
     stream: Stream
     with (
-        model.create_context(context_size=context_size or "auto") as context,
+        model.create_context(**fields) as context,
         context.get_sequence() as sequence,
     ):
         if raw:
@@ -90,3 +117,5 @@ def answer(
             for delta in stream:
                 write(delta.text)
         write("\n")
+        if verbose:
+            tell_memory(context)

@@ -43,7 +43,9 @@ def llmcore(
 def test_help_lists_the_commands():
     """``--help`` names every command."""
     output = CliRunner().invoke(app, ["--help"]).output
-    for name in ("run", "chat", "backends", "compare", "doctor", "demo"):
+    for name in ("run", "chat", "fetch", "estimate", "inspect", "recommend", "ps"):
+        assert name in output
+    for name in ("backends", "compare", "conformance", "doctor", "demo"):
         assert name in output
 
 
@@ -53,6 +55,22 @@ def test_run_answers(llmcore):
     assert (0, "") == (done.code, done.stderr)
     assert done.stdout.strip()
     assert 1 == done.stdout.count("\n")
+
+
+def test_run_tells_its_memory(llmcore):
+    """``run --verbose`` tells the three figures of model and context, on stderr."""
+    line = ("run", "model", "hello", "--backend", "null", "--max-tokens", "1")
+    done = llmcore(*line, "--verbose", "--kv", "q8_0", "--batch", "64")
+    assert done.code == 0
+    for word in ("estimated", "reserved", "actual", "weights", "cache"):
+        assert word in done.stderr
+
+
+def test_run_checks_its_options(llmcore):
+    """A type of cache that there is not is one line."""
+    done = llmcore("run", "model", "hello", "--backend", "null", "--kv", "q9")
+    assert (done.code, done.stderr.count("\n")) == (2, 1)
+    assert "kv_type_k" in done.stderr
 
 
 def test_chat_keeps_a_history(llmcore):
