@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal, get_args
 
 from llmcore.engine.signals import MOMENT, Signal
-from llmcore.errors import InsufficientMemoryError
+from llmcore.errors import InsufficientMemoryError, OperationCancelledError
 from llmcore.manager.entry import Entry
 from llmcore.memory import Budget, Footprint, Reservation, Shortage
 
@@ -82,12 +82,18 @@ class Admission:
 
         Raises:
             InsufficientMemoryError: Its ``account`` is the whole story.
+
+            OperationCancelledError: The load was cancelled.
         """
         while True:
             try:
                 return entry.share.reserve(footprint, entry.label)
             except InsufficientMemoryError as error:
-                if self.policy == "refuse" or entry.cancelled:
+                if entry.cancelled:
+                    raise OperationCancelledError(
+                        f"the load of {entry.label} was cancelled"
+                    ) from None
+                if self.policy == "refuse" or time.monotonic() >= deadline:
                     raise
                 victims = self._victims(error.account, entry)
                 if victims is None:
@@ -95,7 +101,7 @@ class Admission:
             for victim in victims:
                 self._evict(victim)
             if not victims:
-                self._wait(entry, footprint, deadline)
+                self.wait(min(MOMENT, max(0.0, deadline - time.monotonic())))
 
     def evict_idle(self, wanted: int) -> int:
         """Evict the longest unused until so many bytes are free; says how many are."""
@@ -142,11 +148,3 @@ class Admission:
         """Whether it would fit without these."""
         shares = [victim.share for victim in victims]
         return self._budget.would_fit(shortage.footprint, without=shares)
-
-    def _wait(self, entry: Entry, footprint: Footprint, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        if left > 0 and not entry.cancelled:
-            self.wait(min(MOMENT, left))
-            return
-        # The last word, whatever it is: refused, or room after all.
-        entry.share.reserve(footprint, entry.label).release()

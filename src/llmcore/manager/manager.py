@@ -188,8 +188,9 @@ class ModelManager(Serving):
         )
 
     def _cancel_load(self, id: Hashable) -> None:
-        if id in self:
-            self._keeper.cancel_load(self._table.get(id))
+        entry = self._table.find(id)
+        if entry is not None:
+            self._keeper.cancel_load(entry)
 
     def unload(
         self,
@@ -249,11 +250,12 @@ class ModelManager(Serving):
     def loaded(self, id: Hashable) -> bool:
         """Whether a model is loaded and ready."""
         self._check()
-        return id in self and self._table.get(id).status == "ready"
+        entry = self._table.find(id)
+        return entry is not None and entry.status == "ready"
 
     def __contains__(self, id: Hashable) -> bool:
         """Whether there is a model of that id, whatever its status."""
-        return any(entry.id == id for entry in self._table.all())
+        return self._table.find(id) is not None
 
     def route(self, id: Hashable) -> Route:
         """

@@ -42,6 +42,10 @@ class Table:
         """Every model, the oldest first."""
         return list(self._entries.values())
 
+    def find(self, id: Hashable) -> Entry | None:
+        """The model of an id, or of `DEFAULT`; None if there is none."""
+        return self._entries.get(self.default if id is DEFAULT else id)
+
     def get(self, id: Hashable) -> Entry:
         """
         The model of an id, whatever its status.
@@ -49,18 +53,15 @@ class Table:
         Raises:
             NotLoadedError: There is none; names ids that are like it.
         """
+        entry = self.find(id)
+        if entry is not None:
+            return entry
         if id is DEFAULT:
-            default = self.default
-            if default is None:
-                raise NotLoadedError(
-                    "no model is the default: load one with default=True, or call "
-                    "set_default()"
-                )
-            id = default
-        entry = self._entries.get(id)
-        if entry is None:
-            raise NotLoadedError(f"no model {id!r} is loaded: {self._hint(id)}")
-        return entry
+            raise NotLoadedError(
+                "no model is the default: load one with default=True, or call "
+                "set_default()"
+            )
+        raise NotLoadedError(f"no model {id!r} is loaded: {self._hint(id)}")
 
     def ready(self, id: Hashable) -> Entry:
         """
