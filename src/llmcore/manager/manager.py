@@ -137,7 +137,7 @@ class ModelManager(Serving):
         Load a model and keep it resident.
 
         Args:
-            id: What requests call it: anything hashable.
+            id: What requests call it: anything hashable but None.
 
             source: A path, or whatever `llmcore.sources` knows; None only for a backend
                 that needs no file.
@@ -170,8 +170,8 @@ class ModelManager(Serving):
         """
         self._check()
         hash(id)
-        if id is DEFAULT:
-            raise ValueError("DEFAULT is no id: give one, and say default=True")
+        if id is DEFAULT or id is None:
+            raise ValueError(f"{id!r} is no id: give one, and perhaps default=True")
         parsed = LoadOptions.parse(options)
         if replace and id in self:
             self.unload(id)

@@ -56,12 +56,13 @@ class TestOneLoad:
         assert house.ids == []
 
     def test_bad_ids_are_refused(self, house):
-        """An id that cannot be hashed, and `DEFAULT`, are errors."""
+        """An id that cannot be hashed, `DEFAULT` and None are errors."""
         manager = house().manager
         with pytest.raises(TypeError, match="unhashable"):
             manager.load([], backend=null_backend())
-        with pytest.raises(ValueError, match="DEFAULT is no id"):
-            manager.load(DEFAULT, backend=null_backend())
+        for id in (DEFAULT, None):
+            with pytest.raises(ValueError, match="is no id"):
+                manager.load(id, backend=null_backend())
 
     def test_the_same_id_twice_is_an_error(self, house):
         """A second load of an id is refused, and the first model goes on."""
