@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks.memory_cycles import resident
 from llmcore.cli.demo import demo_model
 from llmcore.manager import ModelManager
+from llmcore.memory.estimate import estimate
 
 LOOK_UPS = 20_000
 OPTIONS = {"backend": "llama_cpp", "context_size": 256, "sequences": 2}
@@ -82,9 +83,12 @@ def show_cycles(path: str, cycles: int) -> None:
             small = Path(folder, f"{seed}.gguf")
             tiny_llama(small, seed=seed, layers=8, embedding=512, heads=8)
             paths.append(str(small))
-        size = max(Path(path).stat().st_size for path in paths)
+        sizes = sorted(
+            estimate(path, context_size=256, sequences=2, mmap=False).total
+            for path in paths
+        )
         gc.disable()
-        with ModelManager(budget=round(size * 1.6), name=None) as manager:
+        with ModelManager(budget=round(sum(sizes[-2:]) * 1.21), name=None) as manager:
             show_one_after_another(manager, paths, cycles)
         gc.enable()
 
