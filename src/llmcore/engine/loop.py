@@ -117,6 +117,7 @@ class BatchLoop:
         self._signal.set()
         if self._runner:
             self._gone.wait()
+        self._stepper.close()
 
     # -- the thread --------------------------------------------------------------------
 

@@ -77,6 +77,10 @@ class Stepper:
         self._fail = fail
         self._leave = leave
 
+    def close(self) -> None:
+        """Let go of the loop, so that no collector is needed to free the two."""
+        del self._fail, self._leave
+
     def serve(self, native: BackendContext, works: Sequence[Work]) -> None:
         """One step for those of them who can go on; inside the context's lease."""
         leases: list[Use] = []

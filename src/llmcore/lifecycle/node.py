@@ -170,7 +170,7 @@ class Node:
                 "dispose it and create a new one"
             )
         because = ""
-        if isinstance(self.cause, Node) and self.cause is not self:
+        if isinstance(self.cause, Node):
             because = f" because {self.cause.label} was disposed"
         raise DisposedError(f"{self.label} is disposed{because}: create a new one")
 

@@ -185,11 +185,11 @@ def _free(node: Node) -> list[Exception]:
     except Exception as error:
         errors.append(error)
     finally:
-        _parts = node.handle, teardown, node.interrupt, node.owned
+        _parts = node.handle, teardown, node.interrupt, node.translate, node.owned
         with TREE:  # where the parts must not die: that may run code of others
             _kept = detach(node)
             node.state = after(node.state, Event.FREED)
-            node.handle = node.interrupt = None
+            node.handle = node.interrupt = node.translate = None
             node.owned = {}
             TREE.notify_all()
         if node.finalizer is not None:

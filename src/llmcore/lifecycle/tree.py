@@ -85,7 +85,7 @@ def mark(root: Node, *, draining: bool) -> list[Node]:
         nodes = subtree(root)
         for node in nodes:
             if node.state in (State.LIVE, State.BROKEN):
-                node.cause = root
+                node.cause = None if node is root else root  # no circle
                 node.draining = draining
             elif not draining:
                 node.draining = False

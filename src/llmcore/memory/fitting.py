@@ -145,9 +145,9 @@ class _Descent:
         self.plan = plan
         self.steps: list[StepTaken] = []
         self._before = plan
-        self._refused: list[Plan] = []
+        self._refused = refused = list[Plan]()
         self._room = evolve(
-            room, allows=lambda made: made not in self._refused and room.allows(made)
+            room, allows=lambda made: made not in refused and room.allows(made)
         )
         self._ways: Iterator[Step] = iter(ladder)
         self._way = next(self._ways, None)

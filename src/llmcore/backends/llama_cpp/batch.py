@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from llmcore.backends.llama_cpp.native import C
 from llmcore.spi import Batch
+
+
+@lru_cache(maxsize=64)
+def array(kind: Any, size: int) -> Any:
+    """The type of such arrays; a new one each time would wait for the collector."""
+    return kind * size
 
 
 class NativeBatch:
@@ -22,14 +29,14 @@ class NativeBatch:
         self._output_all = output_all
         self._identity = range(size)
         self.rows: Sequence[int] = self._identity
-        self._tokens: Any = (ctypes.c_int32 * size)()
-        self._positions: Any = (ctypes.c_int32 * size)()
-        self._sequences: Any = (ctypes.c_int32 * size)()
-        self.outputs: Any = (ctypes.c_int8 * size)(*([1] * size))
-        counts = (ctypes.c_int32 * size)(*([1] * size))
+        self._tokens = array(ctypes.c_int32, size)()
+        self._positions = array(ctypes.c_int32, size)()
+        self._sequences = array(ctypes.c_int32, size)()
+        self.outputs = array(ctypes.c_int8, size)(*([1] * size))
+        counts = array(ctypes.c_int32, size)(*([1] * size))
         pointer = ctypes.POINTER(ctypes.c_int32)
         start = ctypes.addressof(self._sequences)
-        lists = (ctypes.c_void_p * size)(*range(start, start + 4 * size, 4))
+        lists = array(ctypes.c_void_p, size)(*range(start, start + 4 * size, 4))
         self.raw = C.llama_batch(
             n_tokens=0,
             token=self._tokens,

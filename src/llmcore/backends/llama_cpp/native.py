@@ -19,10 +19,12 @@ _utils: Any = importlib.import_module("llama_cpp._utils")
 _ggml: Any = importlib.import_module("llama_cpp._ggml").libggml
 
 
+_libc: Any = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
+
+
 def process_function(name: str) -> Any:
     """A function of the C library that this process runs on."""
-    libc = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
-    return libc[name]
+    return _libc[name]
 
 
 def return_memory() -> None:
