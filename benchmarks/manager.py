@@ -8,7 +8,6 @@ while a model is loaded, and what is left after many loads.
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
 import tempfile
 import threading
@@ -87,10 +86,8 @@ def show_cycles(path: str, cycles: int) -> None:
             estimate(path, context_size=256, sequences=2, mmap=False).total
             for path in paths
         )
-        gc.disable()
         with ModelManager(budget=round(sum(sizes[-2:]) * 1.21), name=None) as manager:
             show_one_after_another(manager, paths, cycles)
-        gc.enable()
 
 
 def show_one_after_another(
@@ -108,7 +105,7 @@ def show_one_after_another(
                 manager.unload(info["id"])
             sizes.append(resident())
         if number in (3, 30, 99, 300, cycles - cycles % 3):
-            print(f"cycle {number}: {sizes[-1]:.1f} MiB, gc off", flush=True)
+            print(f"cycle {number}: {sizes[-1]:.1f} MiB", flush=True)
     half = len(sizes) // 2
     first, last = statistics.median(sizes[5:half]), statistics.median(sizes[half:])
     slope = (last - first) * 1024 / (cycles / 2)
