@@ -73,14 +73,16 @@ class Point(NamedTuple):
         return f"| {' | '.join(map(str, cells))} |"
 
 
-def grid(*, encoder: bool, longest: int) -> Iterator[ContextParams]:
+def grid(*, encoder: bool, keys: bool, longest: int) -> Iterator[ContextParams]:
     """All contexts that the engine accepts."""
     for size, (batch, micro), kind, sequences, flash in itertools.product(
         SIZES, BATCHES, KINDS, SEQUENCES, ("auto", False)
     ):
         if not flash and kind.startswith("q"):
             continue
-        if encoder and (size > longest or kind != "f16"):
+        if encoder and size > longest:
+            continue
+        if not keys and kind != "f16":
             continue
         yield ContextParams(
             context_size=size,
@@ -98,8 +100,9 @@ def points(name: str, path: Path) -> Iterator[Point]:
     """The grid of one model."""
     with llmcore.get_llama("llama_cpp") as llama:
         model = llama.load_model(path, gpu_layers=0)
-        encoder = model.info.cache_kind == "none"
-        for params in grid(encoder=encoder, longest=model.info.trained_context):
+        kind, longest = model.info.cache_kind, model.info.trained_context
+        encoder, keys = kind == "none", kind not in ("none", "recurrent")
+        for params in grid(encoder=encoder, keys=keys, longest=longest):
             with model.create_context(params) as context:
                 actual = context.memory_info().total_allocated
             expected = estimate(path, context=params, gpu_layers=0).total

@@ -34,11 +34,12 @@ def claim_all(slots: Sequence[Slot]) -> Iterator[None]:
     Claim several slots at once, or none.
 
     Raises:
-        BusyError: One of them has a user.
+        BusyError: One of them has a user, or somebody stands in line for it.
     """
     claim = _Claim()
     with _claim:
-        busy = [slot.number for slot in slots if slot.busy]
+        # Who stands in line is about to have it: the engine only has to notice.
+        busy = [slot.number for slot in slots if slot.busy or slot.waiting]
         if busy:
             raise BusyError(
                 f"sequences {busy} of the context are in use: finish, cancel or close "

@@ -50,7 +50,7 @@ def context_of_absurd_size() -> None:
     _works_on(model)
 
 
-@scenario("InsufficientMemoryError: cannot create a context.*make one of them smaller")
+@scenario("InsufficientMemoryError: a context of .*ulimit -v.*needs .* but lacks")
 def context_without_memory() -> None:
     """The process has less memory than the context needs."""
     model = make_model()
