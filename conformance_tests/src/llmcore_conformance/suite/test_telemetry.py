@@ -33,13 +33,12 @@ def heard(llama: Llama) -> Iterator[Heard]:
         yield events
 
 
-def about(heard: Heard, resource: object) -> Heard:
-    """The events whose subject is this resource."""
-    name = label(resource)
+def about(heard: Heard, name: str) -> Heard:
+    """The events whose subject is the resource with this label."""
     return [event for event in heard if event.subject.label.split()[0] == name]
 
 
-def requests(heard: Heard, sequence: Sequence) -> Heard:
+def requests(heard: Heard, sequence: str) -> Heard:
     """Those of the answers of a sequence and of their parts."""
     return [e for e in about(heard, sequence) if e.name in ("request", *PARTS)]
 
@@ -83,6 +82,7 @@ def test_an_answer_has_one_end(
     patience: float,
 ) -> None:
     """It is told once, however the answer ends."""
+    name = label(sequence)
     stream = ask(sequence, prompt_tokens, 4 if way == "read" else LONG)
     next(stream)
     end = {
@@ -95,7 +95,7 @@ def test_an_answer_has_one_end(
     end[way]()
     with suppress(LlmcoreError):
         _ = stream.result
-    mine = paired(lambda: requests(heard, sequence), patience)
+    mine = paired(lambda: requests(heard, name), patience)
     phase = next(e.phase for e in mine if e.name == "request" and e.phase != "start")
     assert phase == ("complete" if way == "read" else "fail")
 
@@ -112,7 +112,7 @@ def test_a_failing_answer_has_one_end(
     ledger.fail("decode", DecodeError, times=None)
     with pytest.raises(DecodeError):
         _ = ask(sequence, prompt_tokens).result
-    mine = paired(lambda: requests(heard, sequence), patience)
+    mine = paired(lambda: requests(heard, label(sequence)), patience)
     [error] = {e.attributes["error_type"] for e in mine if e.phase == "fail"}
     assert error == "DecodeError"
 
@@ -141,13 +141,15 @@ def test_a_disposal_has_one_end_for_each_resource(
     patience: float,
 ) -> None:
     """Each resource is told once, also if its teardown fails."""
-    resources = [llama, model, context, context.get_sequence()]
+    resources = (llama, model, context, context.get_sequence())
+    names = [label(resource) for resource in resources]
+    broken = label(context)
     ledger.fail("close_context")
     with suppress(DisposeError):
         llama.dispose()
-    for resource in resources:
-        paired(partial(about, heard, resource), patience)
-    [end] = [e for e in about(heard, context) if e.phase != "start"]
+    for name in names:
+        paired(partial(about, heard, name), patience)
+    [end] = [e for e in about(heard, broken) if e.phase != "start"]
     assert end.phase == "fail"
 
 
@@ -157,6 +159,7 @@ def test_what_is_over_has_ended(
     sequence: Sequence, prompt_tokens: list[int], heard: Heard, way: str
 ) -> None:
     """When the call that ends an answer returns, nothing of it is open."""
+    name = label(sequence)
     stream = ask(sequence, prompt_tokens, 4 if way == "read" else LONG)
     next(stream)
     if way == "read":
@@ -165,7 +168,7 @@ def test_what_is_over_has_ended(
         stream.close()
     else:
         sequence.context.dispose()
-    mine = requests(heard, sequence)
+    mine = requests(heard, name)
     names = [event.name for event in mine if event.span in open_spans(mine)]
     assert mine, "nothing was told"
     assert not names, f"{' and '.join(names)} had not ended"
@@ -177,7 +180,7 @@ def test_the_parts_of_a_request_follow_one_another(
 ) -> None:
     """Queue, prefill and decode are its children, in that order, one at a time."""
     _ = ask(sequence, prompt_tokens).result
-    mine = requests(heard, sequence)
+    mine = requests(heard, label(sequence))
     [request] = [e.span for e in mine if (e.name, e.phase) == ("request", "start")]
     starts = [e for e in mine if e.name in PARTS and e.phase == "start"]
     assert tuple(event.name for event in starts) == PARTS
@@ -202,7 +205,7 @@ def test_the_counts_are_those_of_the_result(
             "generated_tokens": usage.completion_tokens,
         }
         told: dict[str, set[int]] = {name: set() for name in expected}
-        for event in requests(heard, sequence):
+        for event in requests(heard, label(sequence)):
             for name in expected.keys() & event.attributes.keys():
                 told[name].add(event.attributes[name])
         assert told == {name: {count} for name, count in expected.items()}
@@ -243,7 +246,7 @@ def test_a_listener_that_raises_disturbs_nobody(
         except Exception as error:
             pytest.fail(f"the answer failed with {error!r}")
     assert tokens == as_new(prompt_tokens)
-    names = {e.name for e in requests(heard, sequence) if e.phase == "complete"}
+    names = {e.name for e in requests(heard, label(sequence)) if e.phase == "complete"}
     assert names == {"request", *PARTS}
 
 
