@@ -131,7 +131,9 @@ def does_not_tell_the_cost(patch: Patch) -> None:
     patch.setattr(Stream, "__next__", following)
 
 
-@mutant(kills="gen.usage")
+@mutant(
+    kills="gen.usage", also={"telemetry.counts": "the result is what spans agree with"}
+)
 def counts_what_was_cached(patch: Patch) -> None:
     """All of a prompt is paid for, though it was in the cache."""
 

@@ -135,7 +135,7 @@ class Keeper:
             elif was == "loading":
                 entry.cancelled = True  # here, or it could be committed meanwhile
         if was == "loading":
-            self.cancel_load(entry)
+            self.admission.changed()
             self._await(entry.settled, entry, deadline)
             self._forget(entry)
         elif was == "unloading":  # somebody else does it
