@@ -317,6 +317,19 @@ def test_an_isolated_backend_is_called_so(pytester: pytest.Pytester) -> None:
     result, report = run(pytester, LOADS, "--llmcore-isolation=process")
     result.assert_outcomes(passed=1)
     assert report["subject"]["isolation"] == "process"
+    assert report["operations"]["sampling"] == "native"
+
+
+def test_what_core_does_beside_an_isolated_engine_is_emulated(
+    pytester: pytest.Pytester, odd_path: None
+) -> None:
+    """Isolated, an engine that cannot sample declares that it can: core does it."""
+    pytest.importorskip("msgspec")
+    options = ("--llmcore-backend=odd:BARE", "--llmcore-isolation=process")
+    result, report = run(pytester, LOADS, *options)
+    result.assert_outcomes(passed=1)
+    assert "native-sampling" in report["capabilities"]["declared"]
+    assert report["operations"]["sampling"] == "emulated"
 
 
 @pytest.mark.parametrize(

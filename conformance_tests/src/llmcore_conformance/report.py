@@ -107,7 +107,7 @@ def build_report(
     """The whole report of a run."""
     clauses, capabilities = spec.clauses, subject.capabilities
     outcomes = clause_outcomes(clauses, tests.values(), capabilities)
-    operations = support(capabilities)
+    operations = support(capabilities - subject.target.lent)
     emulated = kept_by_emulation(operations)
     return {
         "report_version": REPORT_VERSION,

@@ -18,7 +18,7 @@ from llmcore.errors import BackendUnavailableError, UnknownBackendError
 from llmcore.plugins import registry
 from llmcore.plugins.compatibility import find_obstacle
 from llmcore.plugins.values import Origin
-from llmcore.values import ModelInfo
+from llmcore.values import Capability, ModelInfo
 
 if TYPE_CHECKING:
     from llmcore_conformance.ledger import SeamLedger
@@ -46,6 +46,8 @@ class Target:
 
         isolation: ``"process"`` if `create` runs the engine in a process of its own.
 
+        lent: Capabilities that it declares because core is with it in that process.
+
         child: Source that defines the same ``target``, without the model file, in
             another process.
     """
@@ -55,6 +57,7 @@ class Target:
     describe: Callable[[], BackendInfo]
     model_path: Path | None = None
     isolation: str | None = None
+    lent: frozenset[Capability] = frozenset()
     child: str = field()
 
     @child.default
@@ -138,11 +141,13 @@ def _isolated(target: Target, isolation: str) -> Target:
     """The same engine, each instance in a process of its own."""
     from llmcore.isolation import isolated, isolated_info
 
+    info = target.describe()
     return evolve(
         target,
         create=lambda: isolated(target.describe()),
         describe=lambda: isolated_info(target.describe()),
         isolation=isolation,
+        lent=isolated_info(info).capabilities - info.capabilities,
         child=CHILD.format(name=target.name, isolation=isolation),
     )
 
