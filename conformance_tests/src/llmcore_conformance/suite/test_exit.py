@@ -99,11 +99,12 @@ def test_a_forked_child_uses_and_frees_nothing(
 ) -> None:
     """In the child each resource raises ForkError; the engine is not called there."""
     source = """
-import os, warnings
+import os, signal, warnings
 from llmcore.errors import ForkError
 warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads
 child = os.fork()
 if child == 0:
+    signal.alarm(60)  # one that hangs would outlive all that wait for it
     for use in (llama.devices, lambda: model.tokenize("a"), context.memory_info,
                 lambda: sequence.evaluate(prompt)):
         try:
