@@ -24,7 +24,7 @@ def backends(
 
     from llmcore.plugins import registry
 
-    console = Console()
+    console = Console(markup=False)  # brackets are extras, as of `pip install`
     table = Table("name", "from", "state", "what it is")
     for name, found in registry().backends.items():
         state = "ready" if found.problem is None else found.problem.message
@@ -44,4 +44,4 @@ def _explain(console: Console, gpu: str) -> None:
         mark = "chosen" if verdict.chosen else "not chosen"
         trial = f" ({verdict.trial})" if verdict.trial else ""
         line = f"{verdict.name}: {mark}: {verdict.reason}{trial}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)

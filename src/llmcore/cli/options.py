@@ -150,12 +150,13 @@ class _Progress:
 
     def __init__(self, name: str) -> None:
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import Progress
 
         console = Console(stderr=True)
         self._bar = Progress(console=console, transient=True)
         self._bar.disable = not console.is_terminal
-        self._task = self._bar.add_task(f"opening {name}", total=1.0)
+        self._task = self._bar.add_task(f"opening {escape(name)}", total=1.0)
         self._bar.start()
 
     def update(self, share: float) -> None:

@@ -57,6 +57,14 @@ def test_run_answers(llmcore):
     assert 1 == done.stdout.count("\n")
 
 
+def test_run_opens_a_file_of_any_name(llmcore, monkeypatch):
+    """Brackets in the name of a file mean nothing, also not to a progress bar."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    done = llmcore("run", "a[b].gguf", "hello", "--backend", "null")
+    assert 0 == done.code
+    assert "a[b].gguf" in done.stderr
+
+
 def test_run_tells_its_memory(llmcore):
     """``run --verbose`` tells the three figures of model and context, on stderr."""
     line = ("run", "model", "hello", "--backend", "null", "--max-tokens", "1")
