@@ -1,12 +1,13 @@
-"""A checked null engine at the seam, with its methods replaced by lies where asked."""
+"""A null engine, and a checked one with its methods replaced by lies where asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+import llmcore
 from llmcore.spi import Batch
 from llmcore.testing import (
     CheckedBackend,
@@ -62,6 +63,13 @@ class Checked:
 
 
 Make = Callable[..., Checked]
+
+
+@pytest.fixture
+def llama() -> Iterator[llmcore.Llama]:
+    """An instance that outlives the checks."""
+    with llmcore.get_llama(null_backend()) as llama:
+        yield llama
 
 
 @pytest.fixture
